@@ -1,0 +1,115 @@
+"""The optimisers of an agent: its head and its encoder, each with the rate, rule and clipping it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from ...encoders.base import Encoder
+from ...envs.errors import SpecError
+from .compute import Compute
+
+
+class _Clip(NamedTuple):
+    """Parameters whose gradients are clipped together."""
+
+    parameters: list[nn.Parameter]
+    max_norm: float | None
+
+
+class Optimisers:
+    """Adam for the head and the encoder, plain SGD for the groups of the encoder that ask for it.
+
+    Head and encoder gradients are clipped apart, each to `max_gradient_norm`, so that neither starves the other; groups
+    with a limit of their own are clipped alone. Frozen parameters (`requires_grad` False) are left out. `learning_rate`
+    is multiplied by a group's `learning_rate_factor`. The caller calls `encoder.after_update()` after each step.
+    """
+
+    def __init__(
+        self,
+        head: Iterable[nn.Parameter],
+        encoder: Encoder,
+        *,
+        learning_rate: float,
+        epsilon: float = 1e-8,
+        max_gradient_norm: float | None = None,
+        compute: Compute | None = None,
+    ):
+        """`compute` chooses fused kernels (default: `Compute()`).
+
+        Raises:
+            SpecError: a group of the encoder asks for an optimiser other than "adam" or "sgd".
+        """
+        compute = compute or Compute()
+        head_parameters = _trainable(head)
+        by_rule: dict[str, list[dict[str, Any]]] = {"adam": [], "sgd": []}
+        if head_parameters:
+            by_rule["adam"].append({"params": head_parameters, "lr": learning_rate})
+        rest: list[nn.Parameter] = []  # of the encoder, clipped together
+        self._clips = [_Clip(head_parameters, max_gradient_norm), _Clip(rest, max_gradient_norm)]
+        for group in encoder.parameter_groups():
+            parameters = _trainable(group.parameters)
+            rule = group.optimizer or "adam"
+            if rule not in by_rule:
+                raise SpecError(f"encoder group {group.name!r} asks for optimizer {rule!r}; there are adam and sgd")
+            if not parameters:
+                continue
+            by_rule[rule].append({"params": parameters, "lr": learning_rate * group.learning_rate_factor})
+            if group.max_gradient_norm is None:
+                rest.extend(parameters)
+            else:
+                self._clips.append(_Clip(parameters, group.max_gradient_norm))
+        self._clips = [clip for clip in self._clips if clip.parameters]
+        self._parts: dict[str, torch.optim.Optimizer] = {}
+        kernels = {"fused": True} if compute.fused else {"foreach": True}
+        if by_rule["adam"]:
+            self._parts["adam"] = torch.optim.Adam(by_rule["adam"], lr=learning_rate, eps=epsilon, **kernels)  # type: ignore[arg-type]
+        if by_rule["sgd"]:
+            self._parts["sgd"] = torch.optim.SGD(by_rule["sgd"], lr=learning_rate, **kernels)  # type: ignore[arg-type]
+        self._rates = {name: [group["lr"] for group in part.param_groups] for name, part in self._parts.items()}
+
+    def step(self, loss: Tensor) -> Tensor:
+        """One step down `loss` (a scalar). Returns the norm of all gradients before clipping, a scalar tensor."""
+        self.clear()
+        loss.backward()
+        return self.apply()
+
+    def clear(self) -> None:
+        """Forget gradients; between `clear` and `apply` the caller may call `backward` many times to accumulate."""
+        for part in self._parts.values():
+            part.zero_grad(set_to_none=True)
+
+    def apply(self) -> Tensor:
+        """Clip and apply the gradients that `backward` has left. Returns their norm before clipping."""
+        norms = []
+        for parameters, max_norm in self._clips:
+            norm = get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
+            if max_norm is not None:
+                clip_grads_with_norm_(parameters, max_norm, norm, foreach=True)
+            norms.append(norm)
+        for part in self._parts.values():
+            part.step()
+        if not norms:
+            return torch.zeros(())
+        return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+
+    def scale_learning_rate(self, factor: float) -> None:
+        """Set every rate to `factor` times what it was at the start, for schedules."""
+        for name, part in self._parts.items():
+            for group, rate in zip(part.param_groups, self._rates[name], strict=True):
+                group["lr"] = rate * factor
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self._parts.items()}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        for name, part in self._parts.items():
+            part.load_state_dict(saved[name])
+
+
+def _trainable(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    return [parameter for parameter in parameters if parameter.requires_grad]
