@@ -1,0 +1,82 @@
+"""Worlds: vector environments behind one `Step`, made from an id."""
+
+from __future__ import annotations
+
+from .base import Outcome, Step, VectorEnv
+from .errors import SpecError, UnknownNameError, UserError
+from .options import EnvOptions
+from .spec import ActionSpec, EnvSpec, ObservationSpec
+
+__all__ = [
+    "ActionSpec",
+    "EnvOptions",
+    "EnvSpec",
+    "ObservationSpec",
+    "Outcome",
+    "SpecError",
+    "Step",
+    "UnknownNameError",
+    "UserError",
+    "VectorEnv",
+    "list_envs",
+    "make_env",
+]
+
+_DEFAULTS = EnvOptions()
+
+
+def make_env(env_id: str, num_envs: int, options: EnvOptions = _DEFAULTS) -> VectorEnv:
+    """`num_envs` copies of the world that `env_id` names.
+
+    Args:
+        env_id: `ALE/Breakout-v5` (any Atari game), `pixels/CartPole-v1` (classic control seen as pictures),
+            `diagnostic/recall-10`, any other id that Gymnasium knows, or `package:Id-v0`, which imports the package
+            first, so that it can register its worlds.
+        num_envs: copies that are stepped together.
+        options: what can be set about worlds; each takes what concerns it.
+
+    Raises:
+        UnknownNameError: nothing is called `env_id`; names the nearest that is.
+        SpecError: the world shows or accepts something that agents here cannot use.
+        UserError: a size that is not positive, or a package that is missing.
+    """
+    _check(num_envs, options)
+    if env_id.startswith("ALE/"):
+        from .atari import AtariEnv
+
+        return AtariEnv(env_id, num_envs, options)
+    if env_id.startswith("pixels/"):
+        from .pixels import PixelEnv
+
+        return PixelEnv(env_id, num_envs, options)
+    if env_id.startswith("diagnostic/"):
+        from .diagnostics import DiagnosticEnv
+
+        return DiagnosticEnv(env_id, num_envs)
+    from .registered import RegisteredEnv, import_package, is_registered
+
+    name = import_package(env_id)
+    if not is_registered(name):
+        raise UnknownNameError("environment", env_id, list_envs())
+    return RegisteredEnv(name, num_envs, options)
+
+
+def list_envs() -> list[str]:
+    """Ids that `make_env` takes. Worlds of other packages join once they are imported; recall takes any length."""
+    from .atari import list_games
+    from .diagnostics import DIAGNOSTICS
+    from .pixels import SCENES
+    from .registered import list_registered
+
+    ours = [*(f"pixels/{name}" for name in SCENES), *(f"diagnostic/{name}" for name in DIAGNOSTICS)]
+    return [*list_registered(), *sorted(ours), *list_games()]
+
+
+def _check(num_envs: int, options: EnvOptions) -> None:
+    sizes = {"stack": options.stack, "image_size": options.image_size, "number of environments": num_envs}
+    for name, size in sizes.items():
+        if size is not None and size < 1:
+            raise UserError(f"the {name} must be at least 1, not {size}")
+    for name, size in {"threads": options.threads, "workers": options.workers}.items():
+        if size < 0:
+            raise UserError(f"{name} must be 0 or more, not {size}")
