@@ -1,0 +1,59 @@
+"""Returns as pure functions of tensors `[T, ...]`, named as in rlax: `r_t` and `discount_t` belong to the transition from
+observation t-1 to t, `v_t` is the value of the observation it leads to.
+
+An end of an episode is nothing special: `discount_t` is 0 where nothing more is to be earned, and it is not 0 where an
+episode was merely cut off, whose last observation still has a value.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def lambda_returns(r_t: Tensor, discount_t: Tensor, v_t: Tensor, lambda_t: Tensor | float) -> Tensor:
+    """G_t = r_t + discount_t ((1 - lambda_t) v_t + lambda_t G_{t+1}); after the last step, v_t (Sutton and Barto, 12.18).
+
+    Monte-Carlo returns are `lambda_t` = 1, bootstrapped wherever `lambda_t` is 0: at the last step of each padded episode.
+
+    Args:
+        r_t, discount_t, v_t: `[T, ...]`.
+        lambda_t: a number, or `[T, ...]`.
+
+    Returns:
+        `[T, ...]`; gradients reach `v_t`.
+    """
+    decay = torch.as_tensor(lambda_t, dtype=r_t.dtype, device=r_t.device).expand_as(r_t).clone()
+    decay[-1] = 0
+    return _reversed_scan(r_t + discount_t * (1 - decay) * v_t, discount_t * decay)
+
+
+def n_step_returns(r_t: Tensor, discount_t: Tensor, v_t: Tensor, n: int) -> Tensor:
+    """G_t = r_t + discount_t (r_{t+1} + ... + discount_{t+n-1} v_{t+n-1}); fewer steps near the end of the sequence.
+
+    Args:
+        r_t, discount_t, v_t: `[T, ...]`.
+        n: at least 1.
+
+    Returns:
+        `[T, ...]`; gradients reach `v_t`.
+    """
+    if n < 1:
+        raise ValueError(f"n-step returns need n of at least 1, not {n}")
+    length, n = r_t.shape[0], min(n, r_t.shape[0])
+    returns = torch.cat([v_t[n - 1 :], v_t[-1:].expand(n - 1, *v_t.shape[1:])])
+    rewards = torch.cat([r_t, torch.zeros_like(r_t[: n - 1])])
+    discounts = torch.cat([discount_t, torch.ones_like(discount_t[: n - 1])])
+    for ahead in reversed(range(n)):
+        returns = rewards[ahead : ahead + length] + discounts[ahead : ahead + length] * returns
+    return returns
+
+
+def _reversed_scan(a: Tensor, b: Tensor) -> Tensor:
+    """x_t = a_t + b_t x_{t+1} with x_T = 0, in log2(T) vectorised rounds: each doubles the steps that x_t has summed."""
+    reach = 1
+    while reach < a.shape[0]:
+        a = torch.cat([a[:-reach] + b[:-reach] * a[reach:], a[-reach:]])
+        b = torch.cat([b[:-reach] * b[reach:], torch.zeros_like(b[-reach:])])
+        reach *= 2
+    return a
