@@ -83,8 +83,8 @@ class RegisteredEnv(VectorEnv):
         return Outcome(self._index.copy(), next_obs, self._obs, *stepped[2:5], discount, stepped.valid)
 
     def render(self) -> np.ndarray:
-        frame = self._env.render() if self._draws else None
-        return super().render() if frame is None else np.asarray(frame, np.uint8)
+        frame = self._env.render()
+        return super().render() if frame is None else frame
 
     def state_dict(self) -> dict[str, Any] | None:
         saved = self._env.state_dict()

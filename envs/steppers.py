@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import gymnasium
 import numpy as np
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
-from gymnasium.envs.registration import EnvSpec
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from gymnasium.vector import VectorEnv
 
 from .errors import SpecError
@@ -36,7 +36,7 @@ class Stepper(Protocol):
 
     def recv(self) -> Stepped: ...
 
-    def render(self) -> Any: ...
+    def render(self) -> np.ndarray | None: ...
 
     def state_dict(self) -> dict[str, Any] | None: ...
 
@@ -57,7 +57,7 @@ class EnvLoop:
     """
 
     def __init__(self, spec: EnvSpec, count: int):
-        mode = "rgb_array" if draws(spec) else None
+        mode = _picture_mode(spec)
         # time limits are counted here, so that they can be saved
         self._envs = [
             gymnasium.make(spec, render_mode=mode, max_episode_steps=-1, disable_env_checker=True) for _ in range(count)
@@ -110,8 +110,9 @@ class EnvLoop:
                 obs[i] = first
         return Stepped(next_obs, obs, reward, terminated, truncated, np.ones(count, bool))
 
-    def render(self) -> Any:
-        return self._envs[0].render()
+    def render(self) -> np.ndarray | None:
+        """The first copy's picture, or None where the world has none."""
+        return _as_picture(self._envs[0].render()) if self._envs[0].render_mode else None
 
     def state_dict(self) -> dict[str, Any] | None:
         """Classic control keeps all it needs in `state` and its generator; other worlds cannot be cloned."""
@@ -141,7 +142,7 @@ class NextStepVector:
     """A world's own vectorised implementation, which begins a new episode on the step after an end."""
 
     def __init__(self, spec: EnvSpec, count: int):
-        mode = "rgb_array" if draws(spec) else None
+        mode = _picture_mode(spec)
         self._env: VectorEnv = gymnasium.make_vec(
             spec, count, vectorization_mode="vector_entry_point", render_mode=mode
         )
@@ -163,9 +164,9 @@ class NextStepVector:
         self._ended = terminated | truncated
         return Stepped(obs, obs, reward.astype(np.float32, copy=False), terminated, truncated, valid)
 
-    def render(self) -> Any:
-        frames: Any = self._env.render()
-        return frames[0]
+    def render(self) -> np.ndarray | None:
+        frames: Any = self._env.render() if self._env.render_mode else None
+        return _as_picture(frames[0]) if frames else None
 
     def state_dict(self) -> dict[str, Any] | None:
         """Only Gymnasium's CartPole is known well enough to be cloned."""
@@ -192,11 +193,13 @@ class NextStepVector:
         self._env.close()
 
 
-def draws(spec: EnvSpec) -> bool:
-    """Whether the world can draw pictures: asking for them costs nothing until they are drawn."""
-    creator: Any = (
-        spec.entry_point
-        if callable(spec.entry_point)
-        else gymnasium.envs.registration.load_env_creator(spec.entry_point or "")
-    )
-    return "rgb_array" in getattr(creator, "metadata", {}).get("render_modes", ())
+def _picture_mode(spec: EnvSpec) -> str | None:
+    """The mode in which the world draws pictures, if it can: that costs nothing until one is asked for."""
+    creator: Any = spec.entry_point
+    if isinstance(creator, str):
+        creator = load_env_creator(creator)
+    return "rgb_array" if "rgb_array" in getattr(creator, "metadata", {}).get("render_modes", ()) else None
+
+
+def _as_picture(frame: Any) -> np.ndarray | None:
+    return np.asarray(frame, np.uint8) if np.ndim(frame) == 3 else None
