@@ -1,0 +1,134 @@
+"""Where and how to compute on this machine, and what this machine is."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from .. import __version__
+from ..agents.parts.compute import Compute
+from ..envs.errors import UserError
+from ..envs.spec import ObservationSpec
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+_CORES_GIVEN = (
+    torch.get_num_threads()
+)  # physical cores, or OMP_NUM_THREADS where that is set; read before it is changed
+
+
+def choose(
+    observation: ObservationSpec,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    threads: int = 0,
+    compile: bool = False,
+) -> Compute:
+    """What is fast for encoders of `observation` on this machine; also sets the process's number of torch threads.
+
+    Args:
+        device: "auto" takes the first GPU if there is one; else as torch names devices: "cpu", "cuda", "cuda:1", "mps".
+        precision: "auto" takes bfloat16 for images where the processor or GPU multiplies it in hardware.
+        threads: of torch on the processor; 0 takes all cores for images and one for small vectors, whose operations are
+            too short to share.
+        compile: torch.compile the update.
+
+    Raises:
+        UserError: the device is not there.
+    """
+    if threads < 0:
+        raise UserError(f"--threads must be 0 (choose) or more, not {threads}")
+    place = _device(device)
+    torch.set_num_threads(threads or (_CORES_GIVEN if observation.is_image else 1))
+    bfloat16 = observation.is_image and _fast_bfloat16(place) if precision == "auto" else precision == "bfloat16"
+    fused = place.type in ("cpu", "cuda", "mps")  # where torch has such kernels
+    return Compute(str(place), bfloat16, channels_last=observation.is_image, fused=fused, compile=compile)
+
+
+def describe(compute: Compute) -> str:
+    """What was chosen, in one line for people."""
+    parts = [compute.device]
+    if compute.device == "cpu":
+        count = torch.get_num_threads()
+        parts.append(f"{count} thread{'s' * (count > 1)}")
+    parts.append("bfloat16" if compute.bfloat16 else "float32")
+    parts += [name for name in ("channels_last", "compile") if getattr(compute, name)]
+    return ", ".join(parts).replace("channels_last", "channels last").replace("compile", "compiled")
+
+
+def machine() -> dict[str, Any]:
+    """The machine: processor model, cores that this process may use, memory in GB, GPU model or None."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of all that bears on a result."""
+    found = {"saccade": __version__, "python": platform.python_version()}
+    for name in ("torch", "numpy", "gymnasium", "ale-py"):
+        found[name] = importlib.metadata.version(name)
+    return found
+
+
+def commit() -> str | None:
+    """The git commit of the code that runs, "-dirty" behind it if tracked files differ; None outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    top = _git(root, "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != root:  # installed, perhaps below some other project's checkout
+        return None
+    head, changes = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain", "--untracked-files=no")
+    return head and head + ("-dirty" if changes else "")
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:1") from None
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise UserError(f"device {name!r} is not there: torch finds {count or 'no'} CUDA GPUs; use --device cpu")
+    elif device.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise UserError("device 'mps' is not there: torch finds no Apple GPU; use --device cpu")
+    elif device.type != "cpu":
+        raise UserError(f"device {name!r} is not supported; use auto, cpu, cuda or mps")
+    return device
+
+
+def _fast_bfloat16(device: torch.device) -> bool:
+    """Whether matrices of bfloat16 are multiplied in hardware: AMX tiles, or tensor cores since Ampere."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
