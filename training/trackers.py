@@ -7,6 +7,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -129,15 +130,13 @@ class JsonLines:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects in a metrics file; a last line that a killed run left unfinished is passed over."""
+    """The objects in a metrics file; a line that a killed run left unfinished is passed over."""
     lines = []
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for line in file:
-            try:
+            with suppress(ValueError):
                 lines.append(json.loads(line))
-            except ValueError:
-                break
-    return lines
+    return [line for line in lines if isinstance(line, dict) and "step" in line]
 
 
 def _drop_lines_beyond(path: Path, step: int) -> None:
