@@ -170,7 +170,8 @@ def reset_state(state: State, initial: State, reset: Tensor | None) -> State:
     if reset is None:
         return state
     return tuple(
-        torch.where(reset.view(-1, *[1] * (leaf.dim() - 1)), start, leaf) for leaf, start in zip(state, initial, strict=True)
+        torch.where(reset.view(-1, *[1] * (leaf.dim() - 1)), start, leaf)
+        for leaf, start in zip(state, initial, strict=True)
     )
 
 
@@ -187,5 +188,3 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
     for parameter in module.parameters():
         counts[0 if parameter.requires_grad else 1] += parameter.numel()
     return counts[0], counts[1]
-
-
