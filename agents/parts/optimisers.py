@@ -88,7 +88,8 @@ class Optimisers:
         norms = []
         for parameters, max_norm in self._clips:
             norm = get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
-            if max_norm is not None:
+            # reading a norm costs nothing on the CPU, and gradients are mostly short enough already
+            if max_norm is not None and (norm.is_cuda or norm > max_norm):
                 clip_grads_with_norm_(parameters, max_norm, norm, foreach=True)
             norms.append(norm)
         for part in self._parts.values():
