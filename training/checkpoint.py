@@ -197,8 +197,10 @@ def _read_state(folder: Path) -> dict[str, Any]:
         raise _Damaged("its manifest lists no state.pt")
     data = _read_checked(folder / "state.pt", entries["state.pt"])
     try:
+        if not data.startswith(b"PK"):
+            raise UnpicklingError("not torch's zip format")
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except Exception as error:  # a stranger's file can make the reader stumble over anything
         raise _Damaged("state.pt holds something other than tensors and plain values") from error
     if not isinstance(state, dict):
         raise _Damaged("state.pt holds no dictionary")
