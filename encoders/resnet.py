@@ -65,8 +65,8 @@ class ResNet(FeedForward):
             )
             self.feature_shape = (config.hidden,)
         initialise(self, config.initialisation)
-        # At full scale each residual branch would double the variance, 64 times over six blocks; divided by their number,
-        # the sum of all branches adds about as much as the trunk holds (as in Radford et al. 2019, section 2.3).
+        # At full scale each residual branch would double the variance, 64 times over six blocks; divided by their
+        # number, all branches together add about as much as the trunk holds (as in Radford et al. 2019, section 2.3).
         blocks = [block for block in self.sections if isinstance(block, ResidualBlock)]
         with torch.no_grad():
             for block in blocks:
