@@ -10,10 +10,10 @@ policy:
 | `one-step` | one step, reward 1 | 1: values are learned, nothing follows a termination |
 | `observation` | one step, a cue of ±1, reward = cue | the cue: values depend on observations |
 | `delayed` | two steps, reward 1 at the second | γ, then 1: the discount |
-| `endless` | constant reward 1, cut off after five steps | 1 / (1 - γ): a truncated episode's last observation has a value |
+| `endless` | constant reward 1, cut off after five steps | 1 / (1 - γ): where an episode is cut off, value remains |
 | `action` | one step, reward +1 for action 1, -1 for action 0 | 1 (Q = -1, 1): actions matter |
 | `observation-action` | one step, +1 if action 1 answers +1 or action 0 answers -1, else -1 | 1; blind agents earn 0 |
-| `recall-N` | N steps, 5 by default: a cue at the first, the same answer as above at the last | γ^(N - 1); without memory 0 |
+| `recall-N` | N steps (5 in `recall`): a cue at the first, answered as above at the last | γ^(N - 1); memoryless 0 |
 | `box` | one step, a cue c in [-1, 1], reward -(a - c / 2)² for an action a in [-1, 1] | 0: continuous actions |
 """
 
@@ -114,7 +114,7 @@ def _find(name: str) -> Diagnostic:
             raise UserError(f"recall needs at least 2 steps, one to see and one to answer, not {length}")
         return _recall(int(length))
     if name not in DIAGNOSTICS:
-        raise UnknownNameError("diagnostic world", name, DIAGNOSTICS)
+        raise UnknownNameError("environment", f"diagnostic/{name}", [f"diagnostic/{known}" for known in DIAGNOSTICS])
     return DIAGNOSTICS[name]
 
 

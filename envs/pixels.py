@@ -23,7 +23,7 @@ Number = np.ndarray | float  # [N], or the same for all
 
 
 class Capsule(NamedTuple):
-    """All points within `radius` of a segment, in the units of Gymnasium's pictures, y upwards."""
+    """All points within `radius` of a segment of some length, in the units of Gymnasium's pictures, y upwards."""
 
     x0: Number
     y0: Number
@@ -49,7 +49,7 @@ def _draw_cartpole(obs: np.ndarray) -> list[Capsule]:
     return [Capsule(x - 11, 100, x + 11, 100, 15, 140), pole]
 
 
-def _hill(position: Number) -> Number:
+def _hill(position: np.ndarray) -> np.ndarray:
     return (np.sin(3 * position) * 0.45 + 0.55) * (600 / 1.8)
 
 
@@ -57,7 +57,6 @@ def _draw_car(obs: np.ndarray) -> list[Capsule]:
     position = obs[:, 0]
     slope = np.cos(3 * position)  # Gymnasium's angle; the hill's own would be atan(1.35 cos)
     across, up = np.cos(slope), np.sin(slope)
-    # 20 above the hill, at right angles to the car, is the middle of its body
     x = (position + 1.2) * (600 / 1.8) - 8 * up
     y = _hill(position) + 10 + 8 * across
     return [Capsule(x - 11 * across, y - 11 * up, x + 11 * across, y + 11 * up, 12, 255)]
@@ -67,11 +66,9 @@ def _mountain(goal: float) -> Scene:
     positions = np.linspace(-1.2, 0.6, 25)
     x, y = (positions + 1.2) * (600 / 1.8), _hill(positions)
     hill = [Capsule(*ends, 2, 110) for ends in zip(x[:-1], y[:-1], x[1:], y[1:], strict=True)]
-    foot, height = (goal + 1.2) * (600 / 1.8), _hill(goal)
-    flag = [
-        Capsule(foot, height, foot, height + 50, 2, 110),
-        Capsule(foot, height + 45, foot + 20, height + 45, 5, 110),
-    ]
+    foot, height = (goal + 1.2) * (600 / 1.8), float(_hill(np.array(goal)))
+    top = height + 45
+    flag = [Capsule(foot, height, foot, top + 5, 2, 110), Capsule(foot, top, foot + 20, top, 5, 110)]
     return Scene((0, 600, 0, 400), _draw_car, (*hill, *flag))
 
 
@@ -122,7 +119,7 @@ class Rasteriser:
         for row, end in zip(ends, capsule[:4], strict=True):
             row[:] = end
         x0, y0, x1, y1 = ends
-        length = np.maximum(np.hypot(x1 - x0, y1 - y0), np.float32(1e-6))
+        length = np.hypot(x1 - x0, y1 - y0)
         across, up = (x1 - x0) / length, (y1 - y0) / length
         # what a pixel measures at right angles to the segment: the width over which the edge is smoothed
         edge = np.abs(up) * self._pixel[0] + np.abs(across) * self._pixel[1]
@@ -159,7 +156,7 @@ class PixelEnv(VectorEnv):
     def __init__(self, env_id: str, num_envs: int, options: EnvOptions):
         name = env_id.removeprefix("pixels/")
         if name not in SCENES:
-            raise UnknownNameError("world in pixels", env_id, [f"pixels/{known}" for known in SCENES])
+            raise UnknownNameError("environment", env_id, [f"pixels/{known}" for known in SCENES])
         size, stack = options.image_size or 64, options.stack or 2
         self._env = RegisteredEnv(name, num_envs, options)
         self._rasteriser = Rasteriser(SCENES[name], size)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import re
 from typing import Any
 
 import gymnasium
 import numpy as np
 
 from .base import Outcome, VectorEnv
-from .errors import UserError
+from .errors import SpecError, UserError
 from .options import EnvOptions
 from .spaces import read_actions, read_observations
 from .spec import EnvSpec
@@ -39,7 +38,12 @@ def import_package(env_id: str) -> str:
 
 
 def is_registered(env_id: str) -> bool:
-    return env_id in gymnasium.registry
+    """Whether Gymnasium knows it. Atari games do not count: `ALE/` ids are played by `AtariEnv`."""
+    return env_id in gymnasium.registry and not _is_atari(env_id)
+
+
+def _is_atari(env_id: str) -> bool:
+    return str(gymnasium.registry[env_id].entry_point).startswith("ale_py")
 
 
 def list_registered() -> list[str]:
@@ -47,7 +51,7 @@ def list_registered() -> list[str]:
     newest: dict[str, int] = {}
     for env_id in gymnasium.registry:
         name, _, version = env_id.rpartition("-v")
-        if version.isdigit() and not re.match("ALE/|Gym", name):
+        if version.isdecimal() and not name.startswith("GymV") and not _is_atari(env_id):
             newest[name] = max(int(version), newest.get(name, 0))
     return sorted(f"{name}-v{version}" for name, version in newest.items())
 
@@ -62,8 +66,12 @@ class RegisteredEnv(VectorEnv):
 
     def __init__(self, env_id: str, num_envs: int, options: EnvOptions):
         self._env = _choose_stepper(env_id, num_envs, min(options.workers, num_envs))
-        observation, self._convert_obs = read_observations(self._env.observation_space, env_id)
-        action, self._convert_action = read_actions(self._env.action_space, env_id)
+        try:
+            observation, self._convert_obs = read_observations(self._env.observation_space, env_id)
+            action, self._convert_action = read_actions(self._env.action_space, env_id)
+        except SpecError:
+            self._env.close()
+            raise
         self.spec = EnvSpec(env_id, num_envs, observation, action)
         self._index = np.arange(num_envs)
         self._obs = np.zeros((num_envs, *observation.shape), observation.dtype)

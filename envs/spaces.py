@@ -31,7 +31,7 @@ def read_observations(space: Space, env_id: str) -> tuple[ObservationSpec, Conve
     if isinstance(space, spaces.MultiBinary):
         return ObservationSpec(space.shape, "float32", 0.0, 1.0), _as_float32
     raise SpecError(
-        f"{env_id} shows a {type(space).__name__} space, but agents read one Box, Discrete, MultiBinary or MultiDiscrete;"
+        f"{env_id} shows a {type(space).__name__} space, but agents read a Box, Discrete, MultiBinary or MultiDiscrete;"
         " register it behind gymnasium.wrappers.FlattenObservation"
     )
 

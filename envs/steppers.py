@@ -57,10 +57,10 @@ class EnvLoop:
     """
 
     def __init__(self, spec: EnvSpec, count: int):
-        mode = _picture_mode(spec)
+        pictures = _ask_for_pictures(spec)
         # time limits are counted here, so that they can be saved
         self._envs = [
-            gymnasium.make(spec, render_mode=mode, max_episode_steps=-1, disable_env_checker=True) for _ in range(count)
+            gymnasium.make(spec, max_episode_steps=-1, disable_env_checker=True, **pictures) for _ in range(count)
         ]
         self._limit = spec.max_episode_steps or float("inf")
         self._lengths = [0] * count
@@ -142,10 +142,8 @@ class NextStepVector:
     """A world's own vectorised implementation, which begins a new episode on the step after an end."""
 
     def __init__(self, spec: EnvSpec, count: int):
-        mode = _picture_mode(spec)
-        self._env: VectorEnv = gymnasium.make_vec(
-            spec, count, vectorization_mode="vector_entry_point", render_mode=mode
-        )
+        pictures = _ask_for_pictures(spec)
+        self._env: VectorEnv = gymnasium.make_vec(spec, count, vectorization_mode="vector_entry_point", **pictures)
         self.observation_space = self._env.single_observation_space
         self.action_space = self._env.single_action_space
         self._ended = np.zeros(count, bool)
@@ -193,12 +191,13 @@ class NextStepVector:
         self._env.close()
 
 
-def _picture_mode(spec: EnvSpec) -> str | None:
-    """The mode in which the world draws pictures, if it can: that costs nothing until one is asked for."""
+def _ask_for_pictures(spec: EnvSpec) -> dict[str, Any]:
+    """The argument with which a world that can draw will do so; it costs nothing until a picture is asked for."""
     creator: Any = spec.entry_point
     if isinstance(creator, str):
         creator = load_env_creator(creator)
-    return "rgb_array" if "rgb_array" in getattr(creator, "metadata", {}).get("render_modes", ()) else None
+    drawn = "rgb_array" in getattr(creator, "metadata", {}).get("render_modes", ())
+    return {"render_mode": "rgb_array"} if drawn else {}
 
 
 def _as_picture(frame: Any) -> np.ndarray | None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import traceback
+from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector.utils import CloudpickleWrapper
 
 from .errors import UserError
 from .steppers import EnvLoop, Stepped, spread_seed
@@ -27,7 +31,8 @@ class EnvWorkers:
         self._processes = []
         for share in self._shares:
             here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(there, spec, share), daemon=True)
+            make_loop: Any = CloudpickleWrapper(partial(EnvLoop, spec, share))  # type: ignore[arg-type]
+            process = context.Process(target=_serve, args=(there, make_loop), daemon=True)
             process.start()
             there.close()
             self._pipes.append(here)
@@ -37,19 +42,19 @@ class EnvWorkers:
     def reset(self, seed: int) -> np.ndarray:
         seeds = spread_seed(seed, sum(self._shares))
         for pipe, share in zip(self._pipes, self._shares, strict=True):
-            pipe.send(("reset_each", seeds[:share]))
+            self._ask(pipe, "reset_each", seeds[:share])
             seeds = seeds[share:]
         return np.concatenate(self._gather())
 
     def send(self, action: np.ndarray) -> None:
         for pipe, part in zip(self._pipes, np.split(action, np.cumsum(self._shares)[:-1]), strict=True):
-            pipe.send(("step", part))
+            self._ask(pipe, "step", part)
 
     def recv(self) -> Stepped:
         return Stepped(*(np.concatenate(parts) for parts in zip(*self._gather(), strict=True)))
 
     def render(self) -> Any:
-        self._pipes[0].send(("render",))
+        self._ask(self._pipes[0], "render")
         return self._receive(self._pipes[0])
 
     def state_dict(self) -> None:
@@ -66,25 +71,35 @@ class EnvWorkers:
             process.terminate()
         self._pipes, self._processes = [], []
 
+    def _ask(self, pipe: Connection, *request: Any) -> None:
+        try:
+            pipe.send(request)
+        except BrokenPipeError:
+            self._mourn()
+
     def _gather(self) -> list[Any]:
         return [self._receive(pipe) for pipe in self._pipes]
 
     def _receive(self, pipe: Connection) -> Any:
         try:
             failure, answer = pipe.recv()
-        except EOFError:
-            self.close()
-            raise UserError("an environment's worker process died; workers = 0 steps it in this process") from None
+        except (EOFError, ConnectionResetError):
+            self._mourn()
         if failure:
             self.close()
             raise UserError(f"an environment failed in its worker process: {failure}")
         return answer
 
+    def _mourn(self) -> NoReturn:
+        self.close()
+        raise UserError("an environment's worker process died; with workers = 0 it is stepped in this process")
 
-def _serve(pipe: Connection, spec: EnvSpec, count: int) -> None:
+
+def _serve(pipe: Connection, make_loop: Callable[[], EnvLoop]) -> None:
     """A worker: answers each request with (what went wrong, result) until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which may still finish its step
     try:
-        loop = EnvLoop(spec, count)
+        loop = make_loop()
         pipe.send((None, (loop.observation_space, loop.action_space)))
         while True:
             name, *arguments = pipe.recv()
@@ -93,7 +108,7 @@ def _serve(pipe: Connection, spec: EnvSpec, count: int) -> None:
                 pipe.send((None, tuple(loop.recv())))
             else:
                 pipe.send((None, getattr(loop, name)(*arguments)))
-    except (EOFError, KeyboardInterrupt, BrokenPipeError):
+    except (EOFError, BrokenPipeError):
         pass
     except Exception as error:
         pipe.send((f"{type(error).__name__}: {error}", None))
