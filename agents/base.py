@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..encoders.base import Inputs, State
 from ..envs.base import Step
 
 Metrics = dict[str, Tensor | float]  # scalars by name; tensors are read only when they are logged
+
+
+class Replay(Protocol):
+    """What a checkpoint needs of an agent's replay."""
+
+    def chunks(self) -> Iterator[tuple[str, int, dict[str, Tensor]]]:
+        """(name, version, tensors) of each piece that holds data; the version grows when a piece changes."""
+        ...
+
+    def load_chunk(self, name: str, tensors: dict[str, Tensor]) -> None:
+        """Put a piece back that `chunks` gave."""
+        ...
 
 
 class Action(NamedTuple):
@@ -24,6 +37,10 @@ class Action(NamedTuple):
 
 class Agent(ABC):
     """Holds parameters, optimiser and data; the mathematics of its update are pure functions in `parts`."""
+
+    network: nn.Module  # encoder and heads, all that is trained
+    device: str = "cpu"  # where `act` wants its inputs
+    replay: Replay | None = None  # checkpoints save its chunks beside the agent's state
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:
@@ -50,4 +67,9 @@ class Agent(ABC):
         """Everything a resumed run needs but the replay's frames: tensors and plain values only."""
 
     @abstractmethod
-    def load_state_dict(self, saved: dict[str, Any]) -> None: ...
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Go on from `state_dict()`."""
+
+    def load_policy(self, saved: dict[str, Any]) -> None:
+        """Of `state_dict()`, load what acting needs only: to evaluate."""
+        self.network.load_state_dict(saved["network"])

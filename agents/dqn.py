@@ -76,7 +76,7 @@ class DQN(Agent):
     """Acts epsilon-greedily; learns from replay."""
 
     def __init__(self, config: Config, spec: EnvSpec, encoder: Encoder, compute: Compute, seed: int):
-        self.config, self.spec, self.compute = config, spec, compute
+        self.config, self.spec, self.compute, self.device = config, spec, compute, compute.device
         head = QHead(int(np.prod(encoder.feature_shape)), spec.action.count, config.hidden, is_dueling=config.dueling)
         self.network = QNetwork(encoder, head)
         compute.place(self.network)
@@ -94,7 +94,7 @@ class DQN(Agent):
             compute=compute,
         )
         exponent = config.priority_exponent if config.prioritised else 0.0
-        self.replay = Replay(config.replay_capacity, spec, seed, exponent, compute.device)
+        self.replay: Replay = Replay(config.replay_capacity, spec, seed, exponent, compute.device)
         self.exploration = make_exploration(config.epsilon_initial, config.epsilon_final, config.epsilon_decay_steps)
         self.importance = Linear(config.importance_exponent, 1.0, config.importance_steps)
         self.random = np.random.default_rng(seed)
@@ -167,7 +167,7 @@ class DQN(Agent):
         self.encoder.after_update()
         self.updates += 1
         if self.config.prioritised:
-            self.replay.update_priorities(batch.index, error.detach().abs().cpu().numpy())
+            self.replay.update_priorities(batch.slot, error.detach().abs().cpu().numpy())
         return metrics
 
     def _loss_of(

@@ -40,7 +40,9 @@ PROTOCOLS = {
     # Castro et al. 2018: sticky actions, a life lost is not the learner's to know
     "dopamine": AtariProtocol(0.25, 0, fire_reset=False, life_loss=False, full_actions=False),
     # Machado et al. 2018, table 6: sticky actions, all 18 actions, five minutes of play
-    "machado": AtariProtocol(0.25, 0, fire_reset=False, life_loss=False, full_actions=True, frame_skip=5, max_frames=18_000),
+    "machado": AtariProtocol(
+        0.25, 0, fire_reset=False, life_loss=False, full_actions=True, frame_skip=5, max_frames=18_000
+    ),
 }
 
 

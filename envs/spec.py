@@ -66,5 +66,4 @@ class EnvSpec:
     num_envs: int
     observation: ObservationSpec
     action: ActionSpec
-    score_range: tuple[float, float] | None = None  # for drawing and normalising, where published
     frames_per_step: int = 1  # emulator frames that one step takes

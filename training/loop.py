@@ -50,9 +50,9 @@ class Position:
         vars(self).update(saved, state=tuple(saved["state"]))
 
 
-def run(env: VectorEnv, agent: Agent, position: Position, *, explore: bool = True, learn: bool = True) -> Iterator[
-    tuple[Step, Metrics]
-]:
+def run(
+    env: VectorEnv, agent: Agent, position: Position, *, explore: bool = True, learn: bool = True
+) -> Iterator[tuple[Step, Metrics]]:
     """Act, learn while the emulators run, observe; for ever. Stop by no longer asking.
 
     Args:
@@ -65,7 +65,7 @@ def run(env: VectorEnv, agent: Agent, position: Position, *, explore: bool = Tru
     Raises:
         NonFiniteError: an observation, reward or action is not finite; the message names the step.
     """
-    device = next((leaf.device for leaf in position.state), None) or getattr(agent, "device", "cpu")
+    device = agent.device
     while True:
         action = agent.act(_inputs(position, device), position.state, _reset(position, device), explore=explore)
         env.send(action.action)
@@ -92,7 +92,7 @@ def run(env: VectorEnv, agent: Agent, position: Position, *, explore: bool = Tru
         yield step, metrics
 
 
-def _inputs(position: Position, device: torch.device | str) -> Inputs:
+def _inputs(position: Position, device: str) -> Inputs:
     obs, action, reward = (
         torch.from_numpy(array)[None] for array in (position.obs, position.last_action, position.last_reward)
     )
@@ -101,7 +101,7 @@ def _inputs(position: Position, device: torch.device | str) -> Inputs:
     return Inputs(obs.to(device), action.to(device), reward.to(device))
 
 
-def _reset(position: Position, device: torch.device | str) -> torch.Tensor:
+def _reset(position: Position, device: str) -> torch.Tensor:
     reset = torch.from_numpy(position.reset)[None]
     return reset if device == "cpu" else reset.to(device)
 

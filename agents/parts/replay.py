@@ -8,6 +8,7 @@ A million Atari transitions take 7.06 GB of frames and 17 MB of the rest.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -34,7 +35,7 @@ class Batch(NamedTuple):
     discount: Tensor  # float32 [N] what `next_obs`'s value is multiplied with; 0 after the end
     next_obs: Tensor  # [N, ...] o_t
     weight: Tensor  # float32 [N] importance weights; ones when sampling is uniform
-    index: np.ndarray  # int64 [N] slots, for `update_priorities`
+    slot: np.ndarray  # int64 [N] where it lies, for `update_priorities`
 
 
 class Replay:
@@ -55,8 +56,9 @@ class Replay:
             raise UserError(f"a replay of {capacity} over {spec.num_envs} environments is too small; give it more")
         slots = spec.num_envs * self.size
         frame_shape = spec.observation.frame_shape
-        self._require_memory(slots * spec.observation.size // self.stack, np.dtype(spec.observation.dtype).itemsize)
         dtype = getattr(torch, spec.observation.dtype)
+        self._bytes = slots * int(np.prod(frame_shape)) * dtype.itemsize
+        self._require(total_memory(device))
         self.frames = torch.empty(slots, *frame_shape, dtype=dtype, device=device)
         self._frames = self.frames.numpy() if self.frames.device.type == "cpu" else None  # the same memory
         self.action = np.zeros(slots, np.int32)
@@ -74,16 +76,11 @@ class Replay:
         self.chunk = max(1, min(self.size, CHUNK_BYTES // (frame_bytes * spec.num_envs)))  # positions per chunk
         self._versions = np.zeros(-(-self.size // self.chunk), np.int64)
 
-    def _require_memory(self, numbers: int, item_bytes: int) -> None:
+    def _require(self, room: int) -> None:
         """Refuse what cannot fit, with its size, before the machine starts to swap."""
-        needed = numbers * item_bytes
-        if torch.device(self.device).type == "cuda":
-            free = torch.cuda.mem_get_info(self.device)[0]
-        else:
-            free = available_memory()
-        if needed > free:
+        if self._bytes > room:
             raise UserError(
-                f"a replay of {self.capacity:,} needs {needed / 1e9:.1f} GB but {free / 1e9:.1f} GB are free; "
+                f"a replay of {self.capacity:,} needs {self._bytes / 1e9:.1f} GB but there are {room / 1e9:.1f} GB; "
                 "lower --replay-capacity"
             )
 
@@ -97,6 +94,8 @@ class Replay:
             step = Step(*(select_rows(field, step.valid) for field in step))
             if not len(step.env_index):
                 return
+        if not self.count:
+            self._require(available_memory(self.device))  # only now is memory really taken
         base, position = self._base[step.env_index], self.cursor[step.env_index]
         slot = base + position
         if step.reset.any():
@@ -320,10 +319,19 @@ def select_rows(field: Any, rows: np.ndarray) -> Any:
     return {key: value[rows] for key, value in field.items()} if isinstance(field, dict) else field[rows]
 
 
-def available_memory() -> int:
-    """Bytes of main memory that can still be used."""
+def total_memory(device: str) -> int:
+    """Bytes of memory there are."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def available_memory(device: str) -> int:
+    """Bytes of memory that can still be used."""
+    if torch.device(device).type == "cuda":
+        return total_memory(device)  # taken already: torch reserves at once what it is asked for there
     try:
         with open("/proc/meminfo") as info:
             return next(int(line.split()[1]) * 1024 for line in info if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
-        return 1 << 62  # unknown here: let the allocation speak for itself
+        return total_memory(device)

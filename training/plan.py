@@ -1,0 +1,156 @@
+"""All settings of a run as one value that can be saved, loaded and built from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..agents import find_agent, make_agent
+from ..agents.base import Agent
+from ..agents.parts.compute import Compute
+from ..encoders import find_encoder, make_encoder
+from ..envs import make_env
+from ..envs.base import VectorEnv
+from ..envs.errors import UnknownNameError, UserError
+from ..envs.options import EnvOptions
+from . import device as devices
+from .presets import PRESETS, default_encoder, find_preset
+from .serial import from_json, to_json
+
+CONFIG_FILE = "config.json"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run does, whichever agent it trains."""
+
+    steps: int = 100_000  # environment steps, over all environments
+    seed: int = 0  # of parameters, exploration and worlds
+    num_envs: int = 8  # copies of the world that are stepped together
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
+    precision: devices.Precision = "auto"  # auto: bfloat16 for images where it is fast
+    threads: int = 0  # of torch on the processor; 0 = choose
+    compile: bool = False  # torch.compile the update
+    save_interval_seconds: float = 300.0  # between checkpoints
+    save_replay: bool = True  # keep the replay in checkpoints; without it a resumed run fills it again
+    evaluate_episodes: int = 100  # after training, on fresh seeds; 0 = none
+    evaluate_epsilon: float = 0.0  # share of random actions in that evaluation
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run's settings; `config.json` of a run directory holds one."""
+
+    agent: str
+    env: str
+    encoder: str
+    run: RunConfig
+    agent_config: Any
+    encoder_config: Any
+    env_options: EnvOptions
+
+    def save(self, directory: Path) -> None:
+        (directory / CONFIG_FILE).write_text(json.dumps(to_json(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, directory: Path, encoder: str | None = None) -> Plan:
+        """The plan of a run directory. A user's own encoder must be named again as `encoder`.
+
+        Raises:
+            UserError: no run there, or its settings are damaged or unknown.
+        """
+        path = directory / CONFIG_FILE
+        try:
+            data = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise UserError(f"{directory} is not a run directory: it has no {CONFIG_FILE}") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read: {error}") from None
+        missing = {field.name for field in dataclasses.fields(cls)} - set(data if isinstance(data, dict) else ())
+        if missing:
+            raise UserError(f"{path} lacks {', '.join(sorted(missing))}; it is damaged or not saccade's")
+        if unknown := set(data) - {field.name for field in dataclasses.fields(cls)}:
+            raise UnknownNameError(
+                f"setting in {path}", min(unknown), [field.name for field in dataclasses.fields(cls)]
+            )
+        if encoder is not None:
+            data["encoder"] = encoder
+        encoder_entry = find_encoder(data["encoder"], user=encoder is not None)
+        return cls(
+            data["agent"],
+            data["env"],
+            data["encoder"],
+            from_json(RunConfig, data["run"], "run"),
+            from_json(find_agent(data["agent"], user=False).Config, data["agent_config"], "agent_config"),
+            from_json(encoder_entry.Config, data["encoder_config"], "encoder_config"),
+            from_json(EnvOptions, data["env_options"], "env_options"),
+        )
+
+
+def default_plan(agent: str, env: str, encoder: str | None = None, preset: str = "auto") -> Plan:
+    """The settings before the user's own: a preset's, or the defaults.
+
+    Args:
+        preset: "auto" takes the first that fits, "none" the plain defaults, otherwise its name.
+
+    Raises:
+        UnknownNameError: no such agent, encoder or preset.
+    """
+    if preset not in ("auto", "none", *PRESETS):
+        raise UnknownNameError("preset", preset, PRESETS)
+    agent_entry = find_agent(agent)
+    name = find_preset(agent, env) if preset == "auto" else preset
+    chosen = PRESETS[name] if name in PRESETS else None
+    if chosen is not None and chosen.agent != agent:
+        raise UserError(f"preset {name!r} is for agent {chosen.agent!r}, not {agent!r}")
+    encoder = encoder or (chosen and chosen.encoder) or default_encoder(env)
+    encoder_entry = find_encoder(encoder)
+    encoder_config = chosen.encoder_config if chosen is not None and chosen.encoder == encoder else {}
+    return Plan(
+        agent,
+        env,
+        encoder,
+        RunConfig(**(chosen.run if chosen else {})),
+        agent_entry.Config(**(chosen.agent_config if chosen else {})),
+        encoder_entry.Config(**encoder_config),
+        EnvOptions(),
+    )
+
+
+def check(plan: Plan) -> None:
+    """Raises UserError for numbers that make no sense."""
+    run = plan.run
+    for name in ("steps", "num_envs", "save_interval_seconds"):
+        if getattr(run, name) <= 0:
+            raise UserError(f"{name} must be positive, not {getattr(run, name)}")
+    for name in ("threads", "evaluate_episodes", "seed"):
+        if getattr(run, name) < 0:
+            raise UserError(f"{name} must not be negative, but is {getattr(run, name)}")
+    if not 0 <= run.evaluate_epsilon <= 1:
+        raise UserError(f"evaluate_epsilon must lie between 0 and 1, not {run.evaluate_epsilon}")
+
+
+def build(plan: Plan, *, num_envs: int | None = None) -> tuple[VectorEnv, Agent, Compute]:
+    """The world, the agent and how it computes; parameters are drawn from the plan's seed.
+
+    Raises:
+        UserError: a part does not exist, does not fit, or is set to what makes no sense.
+    """
+    check(plan)
+    env = make_env(plan.env, num_envs or plan.run.num_envs, plan.env_options)
+    compute = devices.choose(
+        env.spec.observation,
+        device=plan.run.device,
+        precision=plan.run.precision,
+        threads=plan.run.threads,
+        compile=plan.run.compile,
+    )
+    torch.manual_seed(plan.run.seed)
+    encoder = make_encoder(plan.encoder, env.spec.observation, plan.encoder_config)
+    agent = make_agent(plan.agent, env.spec, encoder, plan.agent_config, compute, plan.run.seed)
+    return env, agent, compute

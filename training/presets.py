@@ -1,0 +1,76 @@
+"""Settings that work, by agent and world. What the command line gives goes before them.
+
+Only data: a preset names fields of the agent's `Config`, the encoder's `Config` and `RunConfig`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Preset:
+    agent: str
+    env: str  # a pattern, such as "ALE/*"
+    source: str  # where the numbers come from
+    agent_config: dict[str, Any] = field(default_factory=dict)
+    encoder_config: dict[str, Any] = field(default_factory=dict)  # used with `encoder` only
+    run: dict[str, Any] = field(default_factory=dict)
+    encoder: str | None = None
+
+
+# the first that fits is taken
+PRESETS: dict[str, Preset] = {
+    "cartpole": Preset(
+        "dqn",
+        "CartPole-v*",
+        "the tuned settings of rl-baselines3-zoo, with double Q-learning",
+        agent_config={
+            "learning_rate": 2.3e-3,
+            "batch_size": 64,
+            "replay_capacity": 100_000,
+            "learning_starts": 1_000,
+            "update_interval": 256,
+            "updates_per_interval": 128,
+            "target_interval": 10,
+            "epsilon_final": 0.04,
+            "epsilon_decay_steps": 8_000,
+        },
+        encoder_config={"hidden": (256, 256)},
+        run={"num_envs": 1, "steps": 50_000},
+        encoder="mlp",
+    ),
+    "atari": Preset(
+        "dqn",
+        "ALE/*",
+        "Hessel et al. 2018 table 1, with Adam's rate and the exploration of shorter runs",
+        agent_config={
+            "learning_rate": 1e-4,
+            "adam_epsilon": 1.5e-4,
+            "replay_capacity": 1_000_000,
+            "learning_starts": 20_000,
+            "target_interval": 8_000,
+            "double": True,
+            "dueling": True,
+            "n_step": 3,
+            "prioritised": True,
+            "importance_steps": 1_500_000,
+            "clip_rewards": True,
+            "epsilon_final": 0.01,
+            "epsilon_decay_steps": 250_000,
+        },
+        run={"num_envs": 8, "steps": 1_500_000, "evaluate_episodes": 30, "evaluate_epsilon": 0.05},
+    ),
+}
+
+
+def find_preset(agent: str, env_id: str) -> str | None:
+    """The name of the first preset for `agent` in the world `env_id`."""
+    return next((name for name, p in PRESETS.items() if p.agent == agent and fnmatch(env_id, p.env)), None)
+
+
+def default_encoder(env_id: str) -> str:
+    """An encoder that can read what the world shows, judged by its id: convolutions for pictures."""
+    return "conv" if env_id.startswith(("ALE/", "pixels/")) else "mlp"
