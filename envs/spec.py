@@ -66,4 +66,5 @@ class EnvSpec:
     num_envs: int
     observation: ObservationSpec
     action: ActionSpec
+    score_range: tuple[float, float] | None = None  # (of a random agent, of the best one), where known
     frames_per_step: int = 1  # emulator frames that one step takes

@@ -6,7 +6,6 @@ from collections import deque
 
 import numpy as np
 import pytest
-
 from saccade.agents.parts.replay import Replay
 from saccade.agents.parts.sum_tree import SumTree
 from saccade.envs.base import Step
@@ -22,7 +21,7 @@ def image_spec(num_envs: int = ENVS, stack: int = STACK) -> EnvSpec:
 
 
 class FakeWorld:
-    """Episodes of random length whose every frame is different; some truncated, some lives lost; rows may be missing."""
+    """Episodes of random length whose every frame is different; some truncated, some lives lost, some rows missing."""
 
     def __init__(self, seed: int, num_envs: int = ENVS, end: float = 0.15):
         self.random, self.num_envs, self.end = np.random.default_rng(seed), num_envs, end
