@@ -9,6 +9,7 @@ import gymnasium
 import numpy as np
 
 from .base import Outcome, VectorEnv
+from .classic import PendulumBatch
 from .errors import SpecError, UserError
 from .options import EnvOptions
 from .spaces import read_actions, read_observations
@@ -16,7 +17,7 @@ from .spec import EnvSpec
 from .steppers import EnvLoop, NextStepVector, Stepper
 from .workers import EnvWorkers
 
-# below so many copies, stepping Gymnasium's scalar CartPole in a loop is quicker than its vectorised one
+# below so many copies, stepping scalar environments in a loop is quicker than vectorised ones
 _WORTH_VECTORISING = 6
 
 
@@ -59,9 +60,9 @@ def list_registered() -> list[str]:
 class RegisteredEnv(VectorEnv):
     """Copies of a world from Gymnasium's registry.
 
-    CartPole in numbers is stepped by Gymnasium's `CartPoleVectorEnv`, which resets on the step after an end (`valid` is
-    False there). Everything else is stepped one copy after the other, here or in `options.workers` processes, and
-    begins its next episode in the same step.
+    Six or more copies of a world that has a vectorised implementation (CartPole) are stepped by that; it resets on the
+    step after an end, and `valid` is False there. As many pendulums are stepped as one. Everything else is stepped one
+    copy after the other, here or in `options.workers` processes, and begins its next episode in the same step.
     """
 
     def __init__(self, env_id: str, num_envs: int, options: EnvOptions):
@@ -114,6 +115,8 @@ def _choose_stepper(env_id: str, num_envs: int, workers: int) -> Stepper:
             return EnvWorkers(spec, num_envs, workers)
         if spec.vector_entry_point and num_envs >= _WORTH_VECTORISING:
             return NextStepVector(spec, num_envs)
+        if env_id == "Pendulum-v1" and num_envs >= _WORTH_VECTORISING:
+            return PendulumBatch(spec, num_envs)
         return EnvLoop(spec, num_envs)
     except (gymnasium.error.Error, ImportError) as error:
         raise UserError(f"cannot make {env_id}: {error}".replace("\n", " ")) from error

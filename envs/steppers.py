@@ -120,7 +120,7 @@ class EnvLoop:
         if not all(type(world).__module__.startswith("gymnasium.envs.classic_control.") for world in worlds):
             return None
         return {
-            "state": np.array([world.state for world in worlds]),
+            "state": [np.array(world.state) for world in worlds],  # not all of one type in MountainCarContinuous
             "lengths": list(self._lengths),
             "generators": [world.np_random.bit_generator.state for world in worlds],
         }

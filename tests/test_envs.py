@@ -183,7 +183,7 @@ def test_many_cartpoles_are_cut_off_after_their_limit():
     assert outcome.discount.tolist() == [1] * 8
 
 
-@pytest.mark.parametrize(("name", "count"), [("CartPole-v1", 8), *((name, 2) for name in CLASSIC)])
+@pytest.mark.parametrize(("name", "count"), [("CartPole-v1", 8), ("Pendulum-v1", 8), *((name, 2) for name in CLASSIC)])
 def test_a_clone_goes_on_bit_for_bit(name, count):
     env, clone = make_env(name, count), make_env(name, count)
     env.reset(3)
@@ -199,7 +199,23 @@ def test_a_clone_goes_on_bit_for_bit(name, count):
     assert name == "Acrobot-v1" or "Continuous" in name or any((o.terminated | o.truncated).any() for o in expected)
 
 
-@pytest.mark.parametrize(("name", "count"), [("CartPole-v1", 2), ("CartPole-v1", 8), ("Pendulum-v1", 2)])
+def test_a_clone_keeps_the_type_of_each_copys_state():
+    """MountainCarContinuous computes in double precision in the first step of an episode, then in single."""
+    env, clone = make_env("MountainCarContinuous-v0", 2), make_env("MountainCarContinuous-v0", 2)
+    obs, one_ended = env.reset(0), False
+    while not one_ended:
+        outcome = step(env, np.sign(obs[:, 1:]))  # swings up within about a hundred steps
+        obs, one_ended = outcome.obs, outcome.terminated.sum() == 1
+    clone.load_state_dict(env.state_dict())
+    for _ in range(20):
+        actions = draw_actions(env, np.random.default_rng(0))
+        np.testing.assert_array_equal(step(env, actions).next_obs, step(clone, actions).next_obs)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("CartPole-v1", 2), ("CartPole-v1", 8), ("Pendulum-v1", 2), ("Pendulum-v1", 8)],
+)
 def test_a_seed_decides_everything_and_copies_differ(name, count):
     env = make_env(name, count)
 
@@ -213,14 +229,43 @@ def test_a_seed_decides_everything_and_copies_differ(name, count):
     assert len(np.unique(first[0], axis=0)) == count
 
 
+def test_many_pendulums_swing_as_one_does():
+    count = 8
+    env = make_env("Pendulum-v1", count)
+    peer: Any = gymnasium.make("Pendulum-v1", max_episode_steps=-1)
+    peer.reset(seed=0)
+    env.reset(0)
+    generator = np.random.default_rng(0)
+    for time in range(1, 402):
+        state = env.state_dict()["state"]
+        actions = draw_actions(env, generator)
+        outcome = step(env, actions)
+        for i in range(count):
+            peer.unwrapped.state = state[:, i]
+            seen, reward, *_ = peer.step(actions[i])
+            np.testing.assert_allclose(outcome.next_obs[i], seen, rtol=1e-6, atol=1e-7)
+            np.testing.assert_allclose(outcome.reward[i], reward, rtol=1e-6)
+        assert (outcome.truncated == (time % 200 == 0)).all()
+        assert not outcome.terminated.any()
+        if time % 200:
+            np.testing.assert_array_equal(outcome.obs, outcome.next_obs)
+        else:
+            start = env.state_dict()["state"]
+            assert (np.abs(start) <= [[np.pi], [1]]).all()
+            assert len(np.unique(start)) == 2 * count
+            np.testing.assert_allclose(outcome.obs, np.stack([*map(np.cos, start[:1]), np.sin(start[0]), start[1]], 1))
+            assert not np.array_equal(outcome.obs, outcome.next_obs)
+
+
 def test_outcomes_are_the_callers_to_keep():
-    for count in (2, 8):
-        env = make_env("CartPole-v1", count)
+    for name, count in (("CartPole-v1", 2), ("CartPole-v1", 8), ("Pendulum-v1", 8)):
+        env = make_env(name, count)
         env.reset(0)
-        kept = step(env, np.zeros(count, np.int64))
+        actions = draw_actions(env, np.random.default_rng(0))
+        kept = step(env, actions)
         copies = [np.copy(array) for array in kept]
         for _ in range(30):
-            step(env, np.zeros(count, np.int64))
+            step(env, actions)
         for array, copy in zip(kept, copies, strict=True):
             np.testing.assert_array_equal(array, copy)
 
@@ -415,6 +460,18 @@ def test_worlds_are_listed_once_each_and_can_be_made():
     for name in names:
         if name.startswith(("diagnostic/", "pixels/")):
             assert make_env(name, 1).spec.id == name
+
+
+def test_pictures_of_many_pendulums_show_the_first():
+    one, many = make_env("Pendulum-v1", 1), make_env("Pendulum-v1", 8)
+    for env in (one, many):
+        env.reset(0)
+    saved = many.state_dict()
+    one._env._envs[0].unwrapped.state = saved["state"][:, 0]
+    np.testing.assert_array_equal(one.render(), many.render())
+    action = np.ones((8, 1), np.float32)
+    np.testing.assert_array_equal(step(one, action[:1]).next_obs[0], step(many, action).next_obs[0])
+    np.testing.assert_array_equal(one.render(), many.render())  # with the arrow of the torque
 
 
 @pytest.mark.parametrize("count", [1, 8])
