@@ -48,7 +48,7 @@ def test_rbm_gradient_is_minus_the_contrastive_divergence():
     chains, weight, bias = (t.detach().numpy() for t in (learner.chains, learner.weight, learner.hidden_bias))
 
     def statistics(v: np.ndarray) -> np.ndarray:
-        return sum(np.outer(row, 1 / (1 + np.exp(-(row @ weight + bias)))) for row in v) / len(v)
+        return np.mean([np.outer(row, 1 / (1 + np.exp(-(row @ weight + bias)))) for row in v], axis=0)
 
     expected = statistics(chains) - statistics(x.numpy())
     np.testing.assert_allclose(learner.weight.grad.numpy(), expected, atol=1e-6)

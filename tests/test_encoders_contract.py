@@ -97,8 +97,8 @@ def copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
-def assert_same(ours: object, theirs: object, **tolerance: float) -> None:
-    torch.testing.assert_close(ours, theirs, **(tolerance or {"rtol": 1e-5, "atol": 1e-5}))
+def assert_same(ours: object, theirs: object, rtol: float = 1e-5, atol: float = 1e-5) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=rtol, atol=atol)
 
 
 def advanced_state(encoder: Encoder, spec: ObservationSpec) -> tuple[Tensor, ...]:
@@ -184,6 +184,25 @@ def test_reset_is_the_initial_state(case: Case):
     assert_same(encoder(Inputs(obs), used, reset), fresh)
     if used:
         assert not torch.allclose(encoder(Inputs(obs), used)[0], fresh[0], atol=1e-5)
+
+
+REMEMBERING = {
+    name: case for name, case in CASES.items() if case.build().initial_state(1) and case.spec.dtype == "float32"
+}
+
+
+@pytest.mark.parametrize("case", REMEMBERING.values(), ids=REMEMBERING.keys())
+def test_gradients_do_not_cross_a_reset(case: Case):
+    encoder = case.build().eval()
+    obs = observations(case.spec, T, B).requires_grad_()
+    reset = torch.zeros(T, B, dtype=torch.bool)
+    reset[2, 0] = True
+    features, _ = encoder(Inputs(obs), encoder.initial_state(B), reset)
+    features[-1].sum().backward()
+    assert obs.grad is not None
+    assert not obs.grad[:2, 0].any()
+    assert obs.grad[2:, 0].any()
+    assert obs.grad[:2, 1:].any()
 
 
 @every_case
@@ -337,6 +356,10 @@ def test_learners_losses_are_per_example_or_scalar(case: Case):
     losses = learner.loss({"x": x, "label": torch.full((8,), -1)})
     assert losses
     assert all(loss.shape in ((), (8,)) and loss.isfinite().all() for loss in losses.values())
+    learner.eval()
+    before = copied(learner.state_dict())
+    learner.loss({"x": x})
+    assert_same(copied(learner.state_dict()), before, rtol=0, atol=0)  # statistics and chains rest outside training
     stages = learner.stages()
     assert {id(p) for stage in stages for p in stage.parameters} <= {id(p) for p in learner.parameters()}
     for stage in stages:
