@@ -173,7 +173,7 @@ class Console:
         self._last: tuple[int, float] | None = None  # where the rate is measured from
         self._rate = 0.0
         self._score = ""
-        self._line, self._printed = "", -math.inf
+        self._line, self._printed = "", 0.0
         self._progress: Progress | None = None
         if self._screen.is_terminal:
             columns = (BarColumn(None), TextColumn("{task.fields[line]}"))
@@ -192,7 +192,7 @@ class Console:
         )
         if self._progress is not None:
             self._progress.update(self._task, completed=step, line=self._line, refresh=True)
-        elif seconds - self._printed >= self._interval:
+        elif self._rate and seconds - self._printed >= self._interval:
             self._print(seconds)
 
     def close(self) -> None:
@@ -206,6 +206,8 @@ class Console:
         if self._last is not None and seconds > self._last[1]:
             now = (step - self._last[0]) / (seconds - self._last[1])
             self._rate = now if self._rate == 0 else 0.9 * self._rate + 0.1 * now
+        elif self._last is None:
+            self._printed = seconds
         self._last = step, seconds
 
     def _print(self, seconds: float) -> None:

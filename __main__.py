@@ -1,0 +1,231 @@
+"""The command line: `saccade train | evaluate | bench | list`. Bad input is one line on stderr and exit status 2."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .training.arguments import Request
+
+# Torch and the worlds take seconds to import, so each command imports what it needs.
+
+OVERVIEW = """\
+saccade: reinforcement learning in which what an agent sees with is a part you can swap
+
+  saccade train AGENT [--env ID] [--encoder NAME] [OPTIONS]   train into a run directory
+  saccade train --resume --out DIR                            go on with a run that was stopped
+  saccade evaluate DIR [--episodes N] [OPTIONS]               play with a trained agent
+  saccade bench NAME [--seeds N] [OPTIONS]                    run a benchmark
+  saccade list [agents|encoders|envs|benchmarks]              what there is
+
+Begin with `saccade train dqn`, which solves CartPole in about a minute.
+`saccade train dqn --help` lists all the options and their defaults.
+"""
+BAD_INPUT, INTERRUPTED = 2, 130
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def main(words: list[str] | None = None) -> int:
+    """Do what `words` (by default those of the command line) say; returns the exit status."""
+    from .envs.errors import UnknownNameError, UserError
+
+    words = sys.argv[1:] if words is None else words
+    try:
+        if not words or words[0] in ("-h", "--help"):
+            print(OVERVIEW, end="")
+            return 0
+        if words[0] not in COMMANDS:
+            raise UnknownNameError("command", words[0], COMMANDS)
+        status = COMMANDS[words[0]](words[1:])
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        print(f"saccade: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("saccade: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        print(f"saccade: cannot write {error.filename or 'to the disk'}: {error.strerror}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _train(words: list[str]) -> int:
+    from .envs.errors import UserError
+    from .training import train as training
+    from .training.arguments import parse_train
+
+    agent = words[0] if words and not words[0].startswith("-") else None
+    if agent is None and words and words[0] in ("-h", "--help"):
+        return _explain_train()
+    request = parse_train(agent, words if agent is None else words[1:])
+    plan = request.plan
+    print(f"{'going on with' if request.resume else 'training'} {plan.agent} on {plan.env} through {plan.encoder}")
+    print(
+        f"{plan.run.steps:,} steps, {plan.run.num_envs} at a time, seed {plan.run.seed}, into {request.out}", flush=True
+    )
+    try:
+        if request.resume:
+            plan.save(request.out)  # what may change did, such as the number of steps
+            result = training.resume(request.out, encoder=request.encoder)
+        else:
+            result = training.train(plan, request.out)
+    except training.Stopped as stopped:
+        print(f"saccade: {stopped}; go on with: {_resume_command(request)}", file=sys.stderr)
+        return INTERRUPTED
+    except UserError as error:
+        if request.resume or not (request.out / "checkpoint").is_dir():
+            raise
+        raise UserError(f"{error} (a checkpoint is kept; go on with: {_resume_command(request)})") from error
+    _show_result(result, request.out)
+    return 0
+
+
+def _explain_train() -> int:
+    from .agents import list_agents
+
+    print("usage: saccade train AGENT [OPTIONS]\n")
+    print(f"agents: {', '.join(list_agents())}")
+    print("The options depend on the agent: see `saccade train dqn --help`.")
+    return 0
+
+
+def _resume_command(request: Request) -> str:
+    words = ["saccade", "train", request.plan.agent, "--resume", "--out", str(request.out)]
+    return shlex.join([*words, *(["--encoder", request.encoder] if request.encoder else [])])
+
+
+def _show_result(result: dict[str, Any], out: Path) -> None:
+    rows = {
+        "steps": f"{result['steps']:,} in {result['seconds']:,.0f} s ({result['steps_per_second']:,.0f} per second)",
+        "computed on": result["compute"],
+        "parameters": "{training:,} training, {frozen:,} frozen".format(**result["parameters"]),
+    }
+    if score := result["score"]:
+        rows |= _score_rows(score, result["evaluate_epsilon"])
+    rows |= {
+        "learning curve": str(out / "curve.png"),
+        "watch it": shlex.join(["tensorboard", "--logdir", str(out)]),
+        "play again": shlex.join(["saccade", "evaluate", str(out)]),
+    }
+    _table(f"{result['agent']} on {result['env']} through {result['encoder']}", rows)
+
+
+def _score_rows(score: dict[str, Any], epsilon: float) -> dict[str, str]:
+    how = f"random actions {epsilon:.0%}" if epsilon else "greedy"
+    return {
+        "score": f"{score['mean']:,.1f}, mean of {score['episodes']} episodes, {how}",
+        "95 % interval": f"{score['low']:,.1f} to {score['high']:,.1f}",
+    }
+
+
+def _table(title: str, rows: dict[str, str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, show_header=False, title_justify="left", min_width=len(title))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console(highlight=False).print(table)
+
+
+def _evaluate(words: list[str]) -> int:
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
+
+    from .training.arguments import EvaluateOptions, parse
+    from .training.evaluate import evaluate_run
+    from .training.plan import Plan
+
+    options = parse(EvaluateOptions, words, prog="saccade evaluate", description="Play with a trained agent.")
+    plan = Plan.load(options.directory, options.encoder)
+    epsilon = plan.run.evaluate_epsilon if options.epsilon is None else options.epsilon
+    screen = Console(stderr=True)
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        task = progress.add_task("episodes", total=options.episodes)
+        score = evaluate_run(
+            options.directory,
+            options.episodes,
+            epsilon,
+            options.seed,
+            options.encoder,
+            lambda done: progress.update(task, completed=done),
+        )
+    title = f"{plan.agent} on {plan.env} through {plan.encoder}, from {options.directory}"
+    _table(title, _score_rows(vars(score), epsilon))
+    return 0
+
+
+def _bench(words: list[str]) -> int:
+    from .benchmarks import BenchOptions, list_benchmarks, run_benchmark
+    from .envs.errors import UnknownNameError
+    from .training.arguments import parse
+
+    known = list_benchmarks()
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: saccade bench NAME [OPTIONS]\n")
+        _print_names(known)
+        return 0
+    name = words[0]
+    if name not in known:
+        raise UnknownNameError("benchmark", name, known)
+    options = parse(BenchOptions, words[1:], prog=f"saccade bench {name}", description=known[name])
+    return run_benchmark(name, options)
+
+
+def _list(words: list[str]) -> int:
+    from .agents import find_agent, list_agents
+    from .benchmarks import list_benchmarks
+    from .encoders import find_encoder, list_encoders
+    from .envs import list_envs
+    from .envs.errors import UnknownNameError, UserError
+
+    topics: dict[str, Callable[[], dict[str, str]]] = {
+        "agents": lambda: {name: find_agent(name).kind for name in list_agents()},
+        "encoders": lambda: {name: find_encoder(name).kind for name in list_encoders()},
+        "envs": lambda: dict.fromkeys(list_envs(), ""),
+        "benchmarks": list_benchmarks,
+    }
+    if len(words) > 1:
+        raise UserError(f"one topic at a time: {', '.join(topics)}")
+    if words and words[0] in topics:
+        _print_names(topics[words[0]]())
+    elif words and words[0] not in ("-h", "--help"):
+        raise UnknownNameError("topic", words[0], topics)
+    else:
+        for topic in ("agents", "encoders", "benchmarks"):
+            print(f"{topic}:")
+            _print_names(topics[topic](), indent="  ")
+        print("envs: see `saccade list envs`; any other id that Gymnasium knows works, too")
+    return 0
+
+
+def _print_names(names: dict[str, str], indent: str = "") -> None:
+    width = max(map(len, names), default=0)
+    for name, text in names.items():
+        print(f"{indent}{name:{width}}  {text}".rstrip())
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "bench": _bench,
+    "list": _list,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())
