@@ -1,7 +1,7 @@
 """Policy heads: features to a distribution over actions, categorical for `Discrete`, Gaussian for `Box`.
 
-A distribution offers `sample` (to explore), `mode` (to act greedily), `log_prob` and `entropy`. What a Gaussian samples is
-a *choice* without bounds; the head's `to_action` maps it to the box. The choice is what is remembered and learned from.
+A distribution offers `sample` (to explore), `mode` (to act greedily), `log_prob` and `entropy`. What a Gaussian samples
+is a *choice* without bounds; the head's `to_action` maps it to the box. The choice is what is learned from.
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ class CategoricalHead(nn.Module):
 class GaussianHead(nn.Module):
     """Features `[..., D]` to a `Gaussian` over choices, where -1 and 1 are the box's bounds in each bounded dimension.
 
-    The action is the choice scaled to the box and *clipped* there. Clipping counts as part of the world: the policy is the
-    unclipped Gaussian, of which `log_prob` and its gradient are exact, and the choice, not the action, is learned from.
+    The action is the choice scaled to the box and *clipped* there. Clipping counts as part of the world: the policy is
+    the unclipped Gaussian, of which `log_prob` and its gradient are exact; the choice, not the action, is learned from.
     """
 
     def __init__(
@@ -114,12 +114,22 @@ class GaussianHead(nn.Module):
     def forward(self, features: Tensor) -> Gaussian:
         mean = self.mean(features)
         log_std = self.log_std.expand_as(mean) if self.spread is None else self.log_std + self.spread(features)
-        return Gaussian(mean, _LOG_STD_CENTRE + _LOG_STD_REACH * torch.tanh((log_std - _LOG_STD_CENTRE) / _LOG_STD_REACH))
+        bounded = torch.tanh((log_std - _LOG_STD_CENTRE) / _LOG_STD_REACH)
+        return Gaussian(mean, _LOG_STD_CENTRE + _LOG_STD_REACH * bounded)
 
     def to_action(self, choice: Tensor) -> Tensor:
         """Choices `[..., D]` to actions `[..., *shape]` within the bounds."""
         action = torch.clamp(self.centre + self.half_width * choice, self.low, self.high)
         return action.reshape(*choice.shape[:-1], *self.shape)
+
+
+def make_head(
+    features: int, action: ActionSpec, generator: torch.Generator, log_std: float, state_dependent_std: bool
+) -> CategoricalHead | GaussianHead:
+    """The head for an action space; the last two arguments are for a box alone."""
+    if action.is_discrete:
+        return CategoricalHead(features, action.count, generator)
+    return GaussianHead(features, action, log_std, state_dependent_std, generator)
 
 
 def small_linear(inputs: int, outputs: int, gain: float, generator: torch.Generator) -> nn.Linear:

@@ -1,7 +1,7 @@
 """The rollout store of episodic agents: it gathers whole episodes from steps that arrive interleaved.
 
-Rows of all environments lie in one log in their order of arrival, so a step is one block write, and memory holds exactly
-what was seen. Episodes are cut out of it when they are taken.
+Rows of all environments lie in one log in their order of arrival, so a step is one block write, and memory holds
+exactly what was seen. Episodes are cut out of it when they are taken.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Sequences(NamedTuple):
         return reset
 
     def trajectory(self, start: int, stop: int, obs: Tensor) -> Trajectory:
-        """Transitions `start` to `stop` for auxiliary losses; `obs` `[stop - start + 1, N, ...]` as the encoder saw them."""
+        """Transitions `start` to `stop` for auxiliary losses; `obs` `[stop - start + 1, N, ...]` as encoded."""
         part = slice(start, stop)
         return Trajectory(
             obs, self.action[part], self.reward[part], self.discount[part], self.reset(start, stop + 1), self.real[part]
@@ -167,7 +167,7 @@ class EpisodeStore:
 
 
 def group_by_length(episodes: Sequence[Episode], limit: int) -> Iterator[list[Episode]]:
-    """Groups of episodes of similar length whose padded size is at most `limit` observations; longer ones stay alone."""
+    """Groups of similar length whose padded size is at most `limit` observations; longer episodes stay alone."""
     group: list[Episode] = []
     for episode in sorted(episodes, key=lambda e: -e.length):
         if group and (len(group) + 1) * (group[0].length + 1) > limit:
@@ -177,9 +177,9 @@ def group_by_length(episodes: Sequence[Episode], limit: int) -> Iterator[list[Ep
     yield group
 
 
-def pad(episodes: Sequence[Episode], device: str) -> Sequences:
-    """Episodes side by side `[T, N]`, on the device; padding is zero."""
-    first, longest = episodes[0], max(episode.length for episode in episodes)
+def pad(episodes: Sequence[Episode], device: str, least: int = 0) -> Sequences:
+    """Episodes side by side `[T, N]`, T at least `least`, on the device; padding is zero."""
+    first, longest = episodes[0], max(least, *(episode.length for episode in episodes))
 
     def blank(like: np.ndarray, length: int) -> np.ndarray:
         return np.zeros((length, len(episodes), *like.shape[1:]), dtype=like.dtype)

@@ -1,7 +1,7 @@
 """Losses of policies and their baselines: pure functions of tensors `[T, B]`, each a scalar.
 
-`weight_t` `[T, B]` says how much each step counts: 0 for padding, and for a mean 1 / the number of real steps, so that a
-batch may be cut into pieces whose losses add up.
+`weight_t` `[T, B]` says how much each step counts: 0 for padding, and for a mean 1 / the number of real steps, so that
+a batch may be cut into pieces whose losses add up.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def policy_gradient_loss(log_prob_t: Tensor, advantage_t: Tensor, weight_t: Tensor) -> Tensor:
-    """- sum w_t A_t log pi(a_t | s_t): its gradient is REINFORCE's (Williams 1992, eq. 11). No gradient to `advantage_t`."""
+    """- sum w_t A_t log pi(a_t | s_t): its gradient is REINFORCE's (Williams 1992). No gradient to `advantage_t`."""
     return -(weight_t * advantage_t.detach() * log_prob_t).sum()
 
 

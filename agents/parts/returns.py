@@ -1,5 +1,5 @@
-"""Returns as pure functions of tensors `[T, ...]`, named as in rlax: `r_t` and `discount_t` belong to the transition from
-observation t-1 to t, `v_t` is the value of the observation it leads to.
+"""Returns as pure functions of tensors `[T, ...]`, named as in rlax: `r_t` and `discount_t` belong to the transition
+from observation t-1 to t, `v_t` is the value of the observation it leads to.
 
 An end of an episode is nothing special: `discount_t` is 0 where nothing more is to be earned, and it is not 0 where an
 episode was merely cut off, whose last observation still has a value.
@@ -12,9 +12,10 @@ from torch import Tensor
 
 
 def lambda_returns(r_t: Tensor, discount_t: Tensor, v_t: Tensor, lambda_t: Tensor | float) -> Tensor:
-    """G_t = r_t + discount_t ((1 - lambda_t) v_t + lambda_t G_{t+1}); after the last step, v_t (Sutton and Barto, 12.18).
+    """G_t = r_t + discount_t ((1 - lambda_t) v_t + lambda_t G_{t+1}), with 0 for the last lambda_t (Sutton and Barto
+    2018, eq. 12.18).
 
-    Monte-Carlo returns are `lambda_t` = 1, bootstrapped wherever `lambda_t` is 0: at the last step of each padded episode.
+    Monte-Carlo returns have `lambda_t` = 1, and 0 at the last step of each padded episode: there they bootstrap.
 
     Args:
         r_t, discount_t, v_t: `[T, ...]`.
@@ -50,7 +51,7 @@ def n_step_returns(r_t: Tensor, discount_t: Tensor, v_t: Tensor, n: int) -> Tens
 
 
 def _reversed_scan(a: Tensor, b: Tensor) -> Tensor:
-    """x_t = a_t + b_t x_{t+1} with x_T = 0, in log2(T) vectorised rounds: each doubles the steps that x_t has summed."""
+    """x_t = a_t + b_t x_{t+1} with x_T = 0, in log2(T) vectorised rounds: each doubles the steps that x_t sums."""
     reach = 1
     while reach < a.shape[0]:
         a = torch.cat([a[:-reach] + b[:-reach] * a[reach:], a[-reach:]])
