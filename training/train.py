@@ -6,7 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -217,7 +217,8 @@ def _finish(going: _Run, seconds: float) -> dict[str, Any]:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(result, indent=2) + "\n")
     temporary.rename(path)
-    learning_curve(going.directory)
+    with suppress(UserError):  # a run too short to finish an episode has no curve
+        learning_curve(going.directory)
     return result
 
 
