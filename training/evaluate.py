@@ -17,6 +17,7 @@ from ..encoders.base import Inputs, State
 from ..envs import make_env
 from ..envs.base import VectorEnv
 from ..envs.errors import SpecError, UserError
+from ..envs.spec import EnvSpec
 from . import checkpoint
 from .loop import Position, run
 from .plan import Plan, build
@@ -58,6 +59,19 @@ class _EpsilonAgent:
         return action._replace(action=self.exploration(action.action, self.actions, 0, self.random))
 
 
+def with_epsilon(agent: Agent, spec: EnvSpec, epsilon: float, seed: int) -> Any:
+    """`agent`, or what acts like it but for a share `epsilon` of random actions.
+
+    Raises:
+        SpecError: `epsilon` is positive and actions are continuous.
+    """
+    if epsilon == 0:
+        return agent
+    if not spec.action.is_discrete:
+        raise SpecError("random actions by epsilon are for discrete actions; evaluate with --epsilon 0")
+    return _EpsilonAgent(agent, spec.action.count, epsilon, seed)
+
+
 def evaluate(
     agent: Agent,
     make: Callable[[int], VectorEnv],
@@ -79,11 +93,7 @@ def evaluate(
     """
     count = next(n for n in range(min(MOST_ENVS, episodes), 0, -1) if episodes % n == 0)
     env = make(count)
-    actor: Any = agent
-    if epsilon > 0:
-        if not env.spec.action.is_discrete:
-            raise SpecError("random actions by epsilon are for discrete actions; evaluate without --epsilon")
-        actor = _EpsilonAgent(agent, env.spec.action.count, epsilon, seed)
+    actor = with_epsilon(agent, env.spec, epsilon, seed)
     statistics, left = EpisodeStatistics(count), np.full(count, episodes // count)
     scores: list[float] = []
     lengths: list[int] = []
