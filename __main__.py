@@ -46,7 +46,7 @@ def main(words: list[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except UserError as error:
-        print(f"saccade: {error}", file=sys.stderr)
+        print(f"saccade: {' '.join(str(error).split())}", file=sys.stderr)  # torch's reasons have several lines
         return BAD_INPUT
     except KeyboardInterrupt:
         print("saccade: interrupted", file=sys.stderr)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -120,6 +122,25 @@ def test_a_new_run_begins_a_new_file(tmp_path):
     assert len(read_lines(tmp_path / "metrics.jsonl")) == 1
     JsonLines(tmp_path / "other.jsonl", resume_step=5).close()
     assert read_lines(tmp_path / "other.jsonl") == []
+
+
+@pytest.mark.parametrize("kind", ["JsonLines", "TensorBoard"])
+def test_a_full_disk_is_the_users_to_mend(tmp_path, kind):
+    code = (
+        "import resource, sys; from pathlib import Path; from saccade.envs.errors import UserError;"
+        f"from saccade.training.trackers import {kind} as Kind;"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000));"
+        "tracker = Kind(Path(sys.argv[1]))\n"
+        "try:\n"
+        "    while True: tracker.log(1, 1.0, {'x' * 100: 2.0})\n"
+        "except UserError as error: print(error)\n"
+        "tracker.close()"
+    )
+    place = tmp_path / "metrics.jsonl" if kind == "JsonLines" else tmp_path
+    done = subprocess.run([sys.executable, "-c", code, str(place)], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert done.stdout.startswith(f"cannot write {tmp_path}")
+    assert done.stdout.endswith(": File too large\n")
 
 
 def test_tensorboard_shows_no_point_twice_after_resuming(tmp_path):

@@ -132,7 +132,7 @@ def _parse_options(base: Plan, preset: str, given: argparse.Namespace, words: li
     cls = dataclasses.make_dataclass("TrainOptions", fields, frozen=True)
     sections = {section: getattr(base, section) for section in SECTIONS}
     out_path = Path(given.out) if given.out else None
-    default = cls(env=base.env, encoder=base.encoder, preset=preset, out=out_path, resume=given.resume, **sections)
+    default = cls(env=base.env, encoder=base.encoder, preset=preset, out=out_path, resume=False, **sections)
     description = f"Train {base.agent} on {base.env} through {base.encoder}. Defaults are those for this combination."
     return parse(cls, words, prog=f"saccade train {base.agent}", description=description, default=default)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import json
 import math
 import os
+import platform
+import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,10 +18,15 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from rich.console import Console as Screen
 from rich.progress import BarColumn, Progress, TextColumn
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor
 
 from ..envs.base import Step
+from ..envs.errors import UserError
 
+_EVENT_FILES = itertools.count()  # files of the same second and process
 SCORE, LENGTH = "episode/score", "episode/length"
 
 
@@ -110,6 +119,32 @@ def _mean(values: deque[Tensor | float]) -> float:
     return math.fsum(numbers) / len(numbers) if all(map(math.isfinite, numbers)) else math.nan
 
 
+class _Appender:
+    """A file that only grows. Nothing waits in a buffer, so that a full disk shows where it is written to."""
+
+    def __init__(self, path: Path, anew: bool = False):
+        self._path = path
+        try:
+            self._file = path.open("wb" if anew else "ab", buffering=0)
+        except OSError as error:
+            raise self._explain(error) from error
+
+    def write(self, data: bytes) -> None:
+        """Raises UserError where there is no space."""
+        left = memoryview(data)
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            raise self._explain(error) from error
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _explain(self, error: OSError) -> UserError:
+        return UserError(f"cannot write {self._path}: {error.strerror or error}")
+
+
 class JsonLines:
     """`metrics.jsonl`: one JSON object per line, on the disk as soon as it is logged. What is not finite is null."""
 
@@ -117,13 +152,12 @@ class JsonLines:
         """`resume_step`: go on from there; what was logged beyond it, before the run was stopped, is dropped."""
         if resume_step is not None and path.is_file():
             _drop_lines_beyond(path, resume_step)
-        self._file = path.open("w" if resume_step is None else "a", encoding="utf-8")
+        self._file = _Appender(path, anew=resume_step is None)
 
     def log(self, step: int, seconds: float, values: Mapping[str, float]) -> None:
         line = {"step": step, "seconds": round(seconds, 3)}
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        self._file.write(json.dumps(line | finite, allow_nan=False) + "\n")
-        self._file.flush()
+        self._file.write((json.dumps(line | finite, allow_nan=False) + "\n").encode())
 
     def close(self) -> None:
         self._file.close()
@@ -147,20 +181,29 @@ def _drop_lines_beyond(path: Path, step: int) -> None:
 
 
 class TensorBoard:
-    """Event files, for `tensorboard --logdir`."""
+    """An event file, for `tensorboard --logdir`. Written here and now: the usual writer's thread dies of a full disk
+    with a traceback that nobody can catch."""
 
     def __init__(self, directory: Path, resume_step: int | None = None):
-        from torch.utils.tensorboard import SummaryWriter  # takes a second to import, which --help need not wait for
-
-        purge = None if resume_step is None else resume_step + 1
-        self._writer = SummaryWriter(str(directory), purge_step=purge, flush_secs=10)
+        """`resume_step`: as of `JsonLines`; TensorBoard hides the points beyond it."""
+        name = f"events.out.tfevents.{time.time():.0f}.{platform.node()}.{os.getpid()}.{next(_EVENT_FILES)}"
+        self._file = _Appender(directory / name)
+        self._write(Event(file_version="brain.Event:2"))
+        if resume_step is not None:
+            self._write(Event(step=resume_step + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def log(self, step: int, seconds: float, values: Mapping[str, float]) -> None:
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+        points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._write(Event(step=step, summary=Summary(value=points)))
 
     def close(self) -> None:
-        self._writer.close()
+        self._file.close()
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        record = io.BytesIO()
+        RecordWriter(record).write(event.SerializeToString())
+        self._file.write(record.getvalue())
 
 
 class Console:
