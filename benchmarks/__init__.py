@@ -1,0 +1,12 @@
+"""Benchmarks by name: one file each, run with `saccade bench NAME`.
+
+A benchmark file defines `kind` (one line) and either `measure(options) -> Report`, or `runs(options) -> list[Run]`,
+each a process of its own, and `report(outcomes, options) -> Report`.
+"""
+
+from __future__ import annotations
+
+from .parts.plan import BenchOptions
+from .parts.runner import list_benchmarks, run_benchmark
+
+__all__ = ["BenchOptions", "list_benchmarks", "run_benchmark"]

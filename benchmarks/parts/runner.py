@@ -1,0 +1,132 @@
+"""From the name of a benchmark to its files in `benchmarks/results`."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib
+import importlib.metadata
+import os
+import pkgutil
+import shlex
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from ...envs.errors import UnknownNameError, UserError
+from ...training import device
+from . import report as reports
+from .plan import BenchOptions, Outcome
+from .processes import execute
+
+PACKAGE = "saccade.benchmarks"
+
+
+class Places(NamedTuple):
+    """Where a benchmark writes."""
+
+    runs: Path  # one directory per run
+    results: Path
+
+
+def list_benchmarks() -> dict[str, str]:
+    """Names and what they measure. Every file of the package is one."""
+    names = (module.name for module in pkgutil.iter_modules(importlib.import_module(PACKAGE).__path__))
+    return {name: str(_load(name).kind) for name in sorted(names) if name != "parts"}
+
+
+def run_benchmark(name: str, options: BenchOptions) -> int:
+    """Run a benchmark, show its tables and write its files; returns the exit status: 1 if a run failed
+    or a build is slower.
+
+    Raises:
+        UnknownNameError: there is no such benchmark.
+        UserError: the options make no sense, something it needs is not installed, or all of its runs failed.
+    """
+    known = list_benchmarks()
+    if name not in known:
+        raise UnknownNameError("benchmark", name, known)
+    module, where, console = _load(name), places(name, options.out), Console()
+    console.print(f"[bold]{name}[/]: {module.kind}", highlight=False)
+    failed: list[Outcome] = []
+    if hasattr(module, "measure"):
+        report = module.measure(options)
+    else:
+        outcomes = _run_all(name, module, options, where, console)
+        failed = [outcome for outcome in outcomes if outcome.result is None]
+        if len(failed) == len(outcomes):
+            raise UserError(f"all runs of {name} failed; the first: {failed[0].error.splitlines()[-2:]}")
+        report = module.report(outcomes, options)
+        report.data.update(reports.runs_json(outcomes))
+    for table in report.tables:
+        table.show(console)
+    for note in report.notes:
+        console.print(note, markup=False, highlight=False)
+    written = reports.write(name, where.results, report, provenance(name))
+    console.print("written: " + ", ".join(str(path) for path in written), markup=False, highlight=False)
+    for outcome in failed:
+        console.print(f"FAILED: {outcome.run.name}\n{outcome.error}", markup=False, highlight=False)
+    return 1 if failed or report.problems else 0
+
+
+def command_line(name: str) -> None:
+    """`python -m saccade.benchmarks.NAME OPTIONS`, which is `saccade bench NAME OPTIONS`."""
+    import tyro
+
+    try:
+        raise SystemExit(run_benchmark(name, tyro.cli(BenchOptions, prog=f"python -m {PACKAGE}.{name}")))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def places(name: str, out: Path | None) -> Places:
+    """Where runs and results go: into `out`, else the checkout that this package runs from, else `runs/bench`."""
+    root = Path(__file__).resolve().parents[2]
+    if out is not None:
+        return Places(out / "runs" / name, out)
+    if (root / "pyproject.toml").exists():
+        return Places(root / "runs" / "bench" / name, root / "benchmarks" / "results")
+    return Places(Path("runs") / "bench" / name, Path("runs") / "bench")
+
+
+def provenance(name: str) -> dict[str, Any]:
+    """What a result must be told apart by: command, date, commit, machine, versions."""
+    arguments = sys.argv[1:] if sys.argv[1:2] == ["bench"] else ["bench", name, *sys.argv[1:]]
+    versions = device.versions()
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # it is an extra
+        versions["stable-baselines3"] = importlib.metadata.version("stable-baselines3")
+    machine = device.machine()
+    return {
+        "benchmark": name,
+        "command": shlex.join(["saccade", *arguments]),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": device.commit(),
+        "machine": f"{machine['processor']}, {machine['cores']} cores",
+        "hardware": machine,
+        "versions": versions,
+    }
+
+
+def _run_all(name: str, module: ModuleType, options: BenchOptions, where: Places, console: Console) -> list[Outcome]:
+    threads = options.threads or _processors()
+    runs = module.runs(options)
+    console.print(f"{len(runs)} runs, {options.jobs} at once, in {where.runs}", markup=False, highlight=False)
+    try:
+        return execute(runs, where.runs, jobs=options.jobs, threads=threads, console=console)
+    except KeyboardInterrupt:
+        console.print("stopped; what is done is kept. To go on, type the same command again", markup=False)
+        raise
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _load(name: str) -> ModuleType:
+    return importlib.import_module(f"{PACKAGE}.{name}")

@@ -1,0 +1,301 @@
+"""Environment steps per second with learning included, beside a peer in the same process, and where the time goes."""
+
+from __future__ import annotations
+
+if __name__ == "__main__" and not __package__:
+    raise SystemExit("type instead: python -m saccade.benchmarks.throughput, or saccade bench throughput")
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..agents.base import Metrics
+from ..agents.dqn import DQN
+from ..encoders.base import Inputs
+from ..envs.base import Step
+from ..envs.errors import UserError
+from ..training import device
+from ..training.loop import Position, run
+from ..training.plan import Plan, build, default_plan
+from ..training.trackers import LENGTH, SCORE, EpisodeStatistics, Meter
+from .parts import peer_sb3
+from .parts.interleave import Advance, Speed, alternate, timed
+from .parts.plan import BenchOptions
+from .parts.report import Report, Table, number
+
+kind = "steps per second of DQN on CartPole and Breakout with learning, against a peer by turns; where the time goes"
+
+SLOWER = 0.10  # a build that has lost more than this share of its speed is flagged
+BREAKDOWN_SECONDS = 8.0
+LOG_INTERVAL = 500  # steps between readings of the metrics, as in training
+
+_PLAIN = {"double": False, "dueling": False, "n_step": 1, "prioritised": False}  # what both sides have
+TASKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "cartpole": ("CartPole-v1", {"epsilon_initial": 0.04, "epsilon_final": 0.04}),
+    "breakout": (
+        "ALE/Breakout-v5",
+        {
+            "learning_rate": 1e-4,
+            "batch_size": 32,
+            "replay_capacity": 20_000,
+            "learning_starts": 1_000,
+            "update_interval": 4,
+            "updates_per_interval": 1,
+            "target_interval": 8_000,
+            "clip_rewards": True,
+            "epsilon_initial": 0.05,
+            "epsilon_final": 0.05,
+        },
+    ),
+}
+COLLECT = {"breakout": 4}  # SB3's train_freq: 4 steps of 8 environments, then 8 gradient steps
+
+
+def task_plan(task: str, threads: int) -> Plan:
+    """The settings that both sides share; exploration is constant, so that every slice is alike."""
+    env, settings = TASKS[task]
+    plan = default_plan("dqn", env)
+    if task == "cartpole":
+        threads = 1  # networks this small only lose by sharing, on either side
+    return dataclasses.replace(
+        plan,
+        run=dataclasses.replace(plan.run, threads=threads, seed=0, num_envs=8 if task == "breakout" else plan.run.num_envs),
+        agent_config=dataclasses.replace(plan.agent_config, **_PLAIN | settings),
+    )
+
+
+class Ours:
+    """Our agent in its loop, with the statistics that training keeps; `advance` goes on where it stopped."""
+
+    def __init__(self, plan: Plan):
+        self.env, agent, self.compute = build(plan)
+        assert isinstance(agent, DQN)
+        self.agent = agent
+        self.position = Position.begin(self.env, agent, self.env.reset(plan.run.seed))
+        self._stream = run(self.env, agent, self.position)
+        self._statistics, self._meter = EpisodeStatistics(self.env.spec.num_envs), Meter()
+        self._next_log = 0
+
+    def advance(self, steps: int) -> int:
+        """Go on for `steps` environment steps or a few more; returns how many."""
+        begin = self.position.steps
+        while self.position.steps - begin < steps:
+            self.step()
+        return self.position.steps - begin
+
+    def step(self) -> tuple[Step, Metrics]:
+        """One step of all environments."""
+        step, metrics = next(self._stream)
+        self._meter.add(metrics)
+        for episode in self._statistics.update(step):
+            self._meter.add({SCORE: episode.score, LENGTH: float(episode.length)})
+        if self.position.steps >= self._next_log:
+            self._meter.read()
+            self._next_log = self.position.steps + LOG_INTERVAL
+        return step, metrics
+
+
+def _peer(plan: Plan, collect: int | None) -> Advance:
+    model = peer_sb3.make_model(plan, steps=1, collect=collect)
+    model.learn(1)
+
+    def advance(steps: int) -> int:
+        begin = model.num_timesteps
+        model.learn(steps, reset_num_timesteps=False)
+        return model.num_timesteps - begin
+
+    return advance
+
+
+def measure(options: BenchOptions) -> Report:
+    """Time the chosen tasks; with `--against sb3` both sides take turns."""
+    if options.against == "sb3":
+        peer_sb3.require_sb3()
+    before = _read_earlier(options.compare) if options.compare is not None else None
+    threads = options.threads or os.cpu_count() or 1
+    data: dict[str, Any] = {"tasks": {}}
+    tables: list[Table] = []
+    for task in TASKS if options.which == "both" else (options.which,):
+        plan = task_plan(task, threads)
+        ours = Ours(plan)
+        sides: dict[str, Advance] = {"saccade": ours.advance}
+        if options.against == "sb3":
+            sides["sb3"] = _peer(plan, COLLECT.get(task))
+        for advance in sides.values():
+            advance(plan.agent_config.learning_starts + plan.agent_config.update_interval)
+        torch.set_num_threads(plan.run.threads)
+        speeds = alternate(sides, rounds=options.rounds, seconds=options.slice_seconds, title=task)
+        data["tasks"][task] = _task_json(plan, ours, speeds)
+        tables.append(_speed_table(task, plan, speeds))
+        if task == "breakout":
+            parts = breakdown(ours, BREAKDOWN_SECONDS)
+            data["breakdown"] = parts
+            tables.append(_breakdown_table(parts, plan.run.num_envs))
+        ours.env.close()
+    problems = compare(before, data, device_name()) if before is not None else []
+    return Report(tables, [*_notes(options), *problems], data | {"machine": device_name()}, problems=problems)
+
+
+def breakdown(ours: Ours, seconds: float) -> dict[str, dict[str, float]]:
+    """Milliseconds per step of all environments, by part: in the running loop, and each part by itself.
+
+    In the loop the emulators run while the agent learns, so what they take there is only the waiting for them.
+    """
+    spent: dict[str, float] = {}
+    agent, env = ours.agent, ours.env
+    parts = {
+        "inference": (agent, "act"),
+        "update": (agent, "update"),
+        "sampling": (agent.replay, "sample"),
+        "storing": (agent, "observe"),
+        "send": (env, "send"),
+        "receive": (env, "recv"),
+    }
+    begin, steps = time.perf_counter(), 0
+    with timed(parts, spent):
+        while time.perf_counter() - begin < seconds / 2:
+            step, _ = ours.step()
+            steps += 1
+    loop = {name: 1e3 * value / steps for name, value in spent.items()}
+    whole = 1e3 * (time.perf_counter() - begin) / steps
+    loop["learning"] = loop.pop("update") - loop["sampling"]
+    loop["emulation"] = loop.pop("send") + loop.pop("receive")
+    loop["the rest"] = whole - sum(loop.values())
+    return {"loop": loop | {"all": whole}, "alone": _alone(ours, step, seconds / 2)}
+
+
+def _alone(ours: Ours, step: Step, seconds: float) -> dict[str, float]:
+    """Each part repeated by itself, in milliseconds per step of all environments."""
+    agent, env, config = ours.agent, ours.env, ours.agent.config
+    inputs, share = Inputs(torch.from_numpy(step.next_obs)[None]), seconds / 4
+    action = np.zeros(env.spec.num_envs, np.int64)
+    updates = env.spec.num_envs * config.updates_per_interval // config.update_interval
+
+    def emulate() -> None:
+        env.send(action)
+        env.recv()
+
+    def sample() -> None:
+        agent.replay.sample(updates * config.batch_size, config.n_step, config.discount)
+
+    def learn() -> None:
+        agent.observe(step)
+        agent.update()
+
+    milliseconds = {
+        "emulation": _milliseconds(emulate, share),
+        "inference": _milliseconds(lambda: agent.act(inputs, (), None, explore=True), share),
+        "sampling": _milliseconds(sample, share),
+        "learning": _milliseconds(learn, share),
+    }
+    milliseconds["storing"] = _milliseconds(lambda: agent.replay.add(step), share / 4)
+    milliseconds["learning"] -= milliseconds["sampling"] + milliseconds["storing"]
+    return milliseconds
+
+
+def _milliseconds(function: Callable[[], Any], seconds: float) -> float:
+    function()
+    begin, count = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - begin) < seconds:
+        function()
+        count += 1
+    return 1e3 * elapsed / count
+
+
+def compare(before: dict[str, Any], now: dict[str, Any], machine: str) -> list[str]:
+    """What is slower than in an earlier result: speeds on the same machine, otherwise ratios to the peer."""
+    problems = []
+    for task in before["tasks"].keys() & now["tasks"].keys():
+        old, new = before["tasks"][task], now["tasks"][task]
+        if before.get("machine") == machine:
+            was, is_now, what = old["saccade"]["median"], new["saccade"]["median"], "steps/s"
+        elif "ratio" in old and "ratio" in new:
+            was, is_now, what = old["ratio"], new["ratio"], "times the peer"
+        else:
+            problems.append(f"{task}: the earlier result is of another machine and has no peer to compare by")
+            continue
+        if is_now < (1 - SLOWER) * was:
+            loss = 100 * (1 - is_now / was)
+            problems.append(f"SLOWER: {task} runs at {number(is_now)} {what}, earlier {number(was)} ({loss:.0f} % less)")
+    return problems
+
+
+def device_name() -> str:
+    """Processor and cores: what must be equal for speeds to be compared."""
+    machine = device.machine()
+    return f"{machine['processor']}, {machine['cores']} cores"
+
+
+def _read_earlier(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return {"tasks": data["tasks"], "machine": data["machine"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"--compare {path}: not a throughput.json that this benchmark has written") from None
+
+
+def _task_json(plan: Plan, ours: Ours, speeds: dict[str, Speed]) -> dict[str, Any]:
+    sides: dict[str, Any] = {name: speed._asdict() for name, speed in speeds.items()}
+    if "sb3" in speeds:
+        sides["ratio"] = speeds["saccade"].median / speeds["sb3"].median
+        sides["sb3_settings"] = peer_sb3.hyper_parameters(plan, 1, COLLECT.get(plan.env))
+    settings = dataclasses.asdict(plan.agent_config)
+    return sides | {"settings": settings, "num_envs": plan.run.num_envs, "compute": device.describe(ours.compute)}
+
+
+def _speed_table(task: str, plan: Plan, speeds: dict[str, Speed]) -> Table:
+    rows = []
+    for name, speed in speeds.items():
+        ratio = number(speed.median / speeds["sb3"].median) if "sb3" in speeds else "–"
+        rows.append((name, number(speed.median), f"{number(speed.low)} to {number(speed.high)}", ratio))
+    threads = f"{plan.run.threads} torch thread{'s' * (plan.run.threads > 1)}"
+    envs = f"{plan.run.num_envs} environment{'s' * (plan.run.num_envs > 1)}"
+    slices = len(next(iter(speeds.values())).slices)
+    title = f"DQN on {TASKS[task][0]}: {envs}, {threads}, {slices} slices each by turns"
+    return Table(title, ("", "steps/s (median)", "slices from to", "times SB3"), rows)
+
+
+def _breakdown_table(parts: dict[str, dict[str, float]], envs: int) -> Table:
+    loop, alone = parts["loop"], parts["alone"]
+    names = ("learning", "sampling", "inference", "emulation", "storing", "the rest", "all")
+    rows = [
+        (
+            name + (" (waiting for it)" if name == "emulation" else ""),
+            f"{loop[name]:.2f}",
+            f"{100 * loop[name] / loop['all']:.0f} %",
+            f"{alone[name]:.2f}" if name in alone else "–",
+        )
+        for name in names
+    ]
+    title = f"Where the time of a Breakout step goes, in ms per step of {envs} environments"
+    return Table(title, ("part", "in the loop", "share", "by itself"), rows)
+
+
+def _notes(options: BenchOptions) -> list[str]:
+    notes = [
+        "Both sides learn while they are timed: plain DQN (no double, dueling, n-step or prioritised replay), constant "
+        "exploration. The first round is a warm-up and not counted; the ratio is one of medians.",
+        "In the loop the emulators run while the agent learns, so only the waiting for them counts there.",
+    ]
+    if options.against == "sb3":
+        notes.append(
+            "What differs. CartPole: SB3 steps Gymnasium's environment in Python; the networks, bursts and batches are "
+            "equal. Breakout: SB3 runs as its users run it, with make_atari_env (wrappers in Python, one process), float32, "
+            "and a replay that stores whole stacks twice; ours has native emulator threads, a replay of single frames, and "
+            "bfloat16 where the processor multiplies it in hardware. Both hold 20,000 transitions and take one gradient "
+            "step of 32 per 4 environment steps (SB3: train_freq=4, gradient_steps=8 with 8 environments)."
+        )
+    return notes
+
+
+if __name__ == "__main__":
+    from .parts.runner import command_line
+
+    command_line("throughput")
