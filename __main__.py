@@ -70,7 +70,7 @@ def _train(words: list[str]) -> int:
     if agent is None and words and words[0] in ("-h", "--help"):
         return _explain_train()
     request = parse_train(agent, words if agent is None else words[1:])
-    plan = request.plan
+    plan, is_new = request.plan, not request.out.exists()
     print(f"{'going on with' if request.resume else 'training'} {plan.agent} on {plan.env} through {plan.encoder}")
     print(
         f"{plan.run.steps:,} steps, {plan.run.num_envs} at a time, seed {plan.run.seed}, into {request.out}", flush=True
@@ -85,7 +85,7 @@ def _train(words: list[str]) -> int:
         print(f"saccade: {stopped}; go on with: {_resume_command(request)}", file=sys.stderr)
         return INTERRUPTED
     except UserError as error:
-        if request.resume or not (request.out / "checkpoint").is_dir():
+        if not (is_new and (request.out / "checkpoint").is_dir()):
             raise
         raise UserError(f"{error} (a checkpoint is kept; go on with: {_resume_command(request)})") from error
     _show_result(result, request.out)
