@@ -114,8 +114,9 @@ def _show_result(result: dict[str, Any], out: Path) -> None:
     }
     if score := result["score"]:
         rows |= _score_rows(score, result["evaluate_epsilon"])
+    if (out / "curve.png").is_file():  # some episode was finished
+        rows["learning curve"] = str(out / "curve.png")
     rows |= {
-        "learning curve": str(out / "curve.png"),
         "watch it": shlex.join(["tensorboard", "--logdir", str(out)]),
         "play again": shlex.join(["saccade", "evaluate", str(out)]),
     }
@@ -147,8 +148,9 @@ def _evaluate(words: list[str]) -> int:
     from rich.progress import MofNCompleteColumn, Progress
 
     from .training.arguments import EvaluateOptions, parse
-    from .training.evaluate import evaluate_run
+    from .training.evaluate import FRESH_SEEDS, evaluate_run, load_agent
     from .training.plan import Plan
+    from .training.video import default_suffix, record
 
     options = parse(EvaluateOptions, words, prog="saccade evaluate", description="Play with a trained agent.")
     plan = Plan.load(options.directory, options.encoder)
@@ -166,7 +168,13 @@ def _evaluate(words: list[str]) -> int:
             lambda done: progress.update(task, completed=done),
         )
     title = f"{plan.agent} on {plan.env} through {plan.encoder}, from {options.directory}"
-    _table(title, _score_rows(vars(score), epsilon))
+    rows = _score_rows(vars(score), epsilon)
+    if options.video:
+        path = options.directory / f"video{default_suffix()}"
+        seed = FRESH_SEEDS + plan.run.seed if options.seed is None else options.seed
+        shown, frames = record(load_agent(options.directory, options.encoder)[1], plan, path, seed, epsilon)
+        rows["video"] = f"{path}, {frames:,} frames, score {shown:,.1f}"
+    _table(title, rows)
     return 0
 
 

@@ -227,10 +227,13 @@ def test_a_run_writes_its_directory_and_tells_what_came_out(finished):
 
 
 def test_evaluating_a_run_repeats_its_own_evaluation(finished):
-    done = saccade(["evaluate", "finished", "--episodes", "4"], finished)
+    done = saccade(["evaluate", "finished", "--episodes", "4", "--video"], finished)
     assert done.returncode == 0, done.stderr
     mean = json.loads((finished / "finished" / "result.json").read_text())["score"]["mean"]
     assert f"{mean:,.1f}, mean of 4 episodes, greedy" in done.stdout
+    (video,) = (finished / "finished").glob("video.*")
+    assert str(video.relative_to(finished)) in done.stdout
+    assert video.stat().st_size > 1_000
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:

@@ -57,6 +57,7 @@ class EvaluateOptions:
     epsilon: float | None = None  # share of random actions; None: as after training
     seed: int | None = None  # of the worlds; None: as after training
     encoder: str | None = None  # the user's own encoder, if the run was made with one
+    video: bool = False  # also write one episode as DIR/video.mp4, or .gif without the extra `[video]`
 
 
 def parse_train(agent: str | None, words: list[str]) -> Request:
