@@ -23,7 +23,7 @@ from ..envs.spec import EnvSpec
 from .base import Action, Agent, Metrics
 from .parts.compute import Compute
 from .parts.distributions import Categorical, Gaussian, make_head, small_linear
-from .parts.episodes import EpisodeStore, Sequences, group_by_length, pad
+from .parts.episodes import EpisodeStore, Sequences, encode_padded, group_by_length, pad
 from .parts.networks import acting_copy
 from .parts.optimisers import Optimisers
 from .parts.policy_losses import entropy_loss, normalise, policy_gradient_loss, value_loss
@@ -145,9 +145,8 @@ class Reinforce(Agent):
         values, state = [], self.acting.encoder.initial_state(count)
         for start, stop in _segments(length, self.config.chunk_size // count):
             with self.compute.autocast():
-                features, state = self.acting.encoder(
-                    sequences.inputs(start, stop), state, sequences.reset(start, stop)
-                )
+                inputs, reset = sequences.inputs(start, stop), sequences.reset(start, stop)
+                features, state = encode_padded(self.acting.encoder, inputs, state, reset)
             values.append(self.acting.values(features))
         return torch.cat(values)
 
@@ -162,12 +161,12 @@ class Reinforce(Agent):
             obs = encoder.augment(sequences.obs[start : stop + 1])
             inputs = sequences.inputs(start, stop)._replace(obs=obs[:-1])
             with self.compute.autocast():
-                features, state = encoder(inputs, state, sequences.reset(start, stop))
+                features, state = encode_padded(encoder, inputs, state, sequences.reset(start, stop))
                 auxiliary = encoder.auxiliary_losses(sequences.trajectory(start, stop, obs), features)
             state = tuple(leaf.detach() for leaf in state)
             losses = self._losses(features, sequences.choice[part], returns[part], advantage[part], weight[part])
             for name, loss in auxiliary.items():  # a mean over the piece counts by the piece's share of real steps
-                losses[f"loss/{name}"] = loss * weight[part].sum()
+                losses[f"loss/{name}"] = loss.float() * weight[part].sum()
             weights = {"loss/value": self.config.value_weight, "loss/entropy": self.config.entropy_weight}
             torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum().backward()
             for name, loss in losses.items():

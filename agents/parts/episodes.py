@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...encoders.base import Inputs, Trajectory
+from ...encoders.base import Encoder, Inputs, State, Trajectory
 from ...envs.base import Step
 
 
@@ -194,3 +194,20 @@ def pad(episodes: Sequence[Episode], device: str, least: int = 0) -> Sequences:
         last[episode.length - 1, number] = True
     tensors = {name: torch.from_numpy(values).to(device) for name, values in columns.items()}
     return Sequences(**tensors, mask=torch.from_numpy(mask).to(device), last=torch.from_numpy(last).to(device))
+
+
+def encode_padded(encoder: Encoder, inputs: Inputs, state: State, reset: Tensor) -> tuple[Tensor, State]:
+    """`encoder(inputs, state, reset)`, where an encoder without memory is not shown the padding.
+
+    That saves work, and keeps padding out of statistics over the batch. Features of padding are zero then.
+    """
+    mask = inputs.mask
+    if state or mask is None:
+        return encoder(inputs, state, reset)
+    action, reward = (
+        None if field is None else field[mask][None] for field in (inputs.last_action, inputs.last_reward)
+    )
+    real = encoder(Inputs(inputs.obs[mask][None], action, reward))[0].squeeze(0)
+    features = real.new_zeros((*mask.shape, *real.shape[1:]))
+    features[mask] = real
+    return features, ()

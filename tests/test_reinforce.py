@@ -1,0 +1,518 @@
+"""REINFORCE: the rollout store, what an update computes, exact resume, and that it learns."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from doubles import BatchNormAutoencoder, MomentumContrast, PersistentRBM, TinyDNC
+from saccade.agents.parts.compute import Compute
+from saccade.agents.parts.episodes import Episode, EpisodeStore, encode_padded, group_by_length, pad
+from saccade.agents.parts.optimisers import Optimisers
+from saccade.agents.reinforce import Config, Reinforce, build
+from saccade.encoders.base import Encoder, FeedForward, Group, Inputs, keep_state, reset_state
+from saccade.envs import make_env
+from saccade.envs.base import Step
+from saccade.envs.errors import SpecError, UserError
+from saccade.envs.spec import ActionSpec, EnvSpec, ObservationSpec
+from saccade.training.loop import Position, run
+from torch import nn
+
+
+class Dense(FeedForward):
+    """One hidden layer."""
+
+    def __init__(self, size: int, units: int = 16):
+        super().__init__()
+        self.feature_shape = (units,)
+        self.layer = nn.Linear(size, units)
+
+    def encode(self, x):
+        return torch.tanh(self.layer(x))
+
+
+class Recurrent(Encoder):
+    """A GRU that also reads the last action and reward, with a learned first state."""
+
+    def __init__(self, size: int, units: int = 16):
+        super().__init__()
+        self.feature_shape = (units,)
+        self.cell = nn.GRUCell(size + 2, units)
+        self.start = nn.Parameter(torch.randn(units) * 0.1)
+
+    def initial_state(self, batch_size):
+        return (self.start.expand(batch_size, -1),)
+
+    def forward(self, inputs, state=(), reset=None):
+        features = []
+        initial = self.initial_state(inputs.obs.shape[1])
+        for t, x in enumerate(inputs.obs):
+            state = reset_state(state, initial, None if reset is None else reset[t])
+            read = torch.cat([x, inputs.last_action[t, :, None].float(), inputs.last_reward[t, :, None]], 1)
+            new = (self.cell(read, *state),)
+            features.append(new[0])
+            state = keep_state(state, new, None if inputs.mask is None else inputs.mask[t])
+        return torch.stack(features), state
+
+
+SPEC = EnvSpec("test", 3, ObservationSpec((2,), low=-1.0, high=1.0), ActionSpec(count=3))
+BOX = replace(SPEC, action=ActionSpec(shape=(2,), low=(-2.0, 0.0), high=(2.0, 1.0)))
+
+
+def make_agent(config=None, encoder=None, spec=SPEC, seed=0) -> Reinforce:
+    torch.manual_seed(seed)
+    return build(config or Config(), spec, encoder or Dense(2), Compute(), seed)
+
+
+def random_steps(count, num_envs=3, seed=0, spec=SPEC, partial=False):
+    """Steps of environments whose episodes end at random; an ignored step follows some ends (next-step autoreset)."""
+    rng = np.random.default_rng(seed)
+    begins, ignored = np.ones(num_envs, bool), np.zeros(num_envs, bool)
+    for _ in range(count):
+        index = np.sort(rng.choice(num_envs, rng.integers(1, num_envs + 1), replace=False))
+        index = index if partial else np.arange(num_envs)
+        size = len(index)
+        valid = ~ignored[index]
+        terminated, truncated = (valid & (rng.random(size) < 0.1) for _ in range(2))
+        if spec.action.is_discrete:
+            action, extras = rng.integers(0, spec.action.count, size), {}
+        else:
+            action = rng.random((size, *spec.action.shape)).astype(np.float32)
+            extras = {"choice": rng.normal(size=action.shape).astype(np.float32)}
+        obs, next_obs = rng.normal(size=(2, size, 2)).astype(np.float32)
+        reward = rng.normal(size=size).astype(np.float32)
+        discount = 1 - terminated.astype(np.float32)
+        reset = begins[index]
+        yield Step(index, obs, action, extras, reward, terminated, truncated, discount, next_obs, reset, valid)
+        ended = terminated | truncated
+        begins[index] = ~valid | ended
+        ignored[index] = ended & (rng.random(size) < 0.5)
+
+
+def naive_episodes(steps):
+    """Episodes one by one, row by row; in the order of their beginnings."""
+    rows, done, number = {}, [], itertools.count()
+    for step in steps:
+        for j, env in enumerate(step.env_index):
+            if not step.valid[j]:
+                continue
+            _, parts = rows.setdefault(env, (next(number), []))
+            choice = step.extras.get("choice", step.action)
+            parts.append((step.obs[j], step.action[j], choice[j], step.reward[j], step.discount[j]))
+            if step.ended[j]:
+                begun, parts = rows.pop(env)
+                obs, *others = (np.stack(column) for column in zip(*parts, strict=True))
+                done.append((begun, Episode(np.concatenate([obs, step.next_obs[j][None]]), *others)))
+    return [episode for _, episode in done]
+
+
+def assert_same_episodes(ours, theirs):
+    def key(episode):
+        return episode.obs.tobytes()
+
+    assert len(ours) == len(theirs)
+    for one, other in zip(sorted(ours, key=key), sorted(theirs, key=key), strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("spec", "partial"), [(SPEC, False), (BOX, False), (SPEC, True)])
+def test_store_cuts_out_the_episodes(spec, partial):
+    steps = list(random_steps(600, spec=spec, partial=partial))
+    store, taken = EpisodeStore(3), []
+    for number, step in enumerate(steps):
+        store.append(step)
+        if number % 37 == 0:
+            taken += store.take()
+    taken += store.take()
+    assert len(taken) > 50
+    assert store.finished == 0
+    assert_same_episodes(taken, naive_episodes(steps))
+
+
+def test_store_goes_on_from_its_state():
+    steps = list(random_steps(200))
+    whole, first, second = EpisodeStore(3), EpisodeStore(3), EpisodeStore(3)
+    for step in steps[:100]:
+        whole.append(step)
+        first.append(step)
+    second.load_state_dict(first.state_dict())
+    for step in steps[100:]:
+        whole.append(step)
+        second.append(step)
+    assert_same_episodes(second.take(), whole.take())
+
+
+def test_interrupted_episodes_are_forgotten():
+    first, second = list(random_steps(50, seed=1)), list(random_steps(50, seed=2))
+    store = EpisodeStore(3)
+    for step in first:
+        store.append(step)
+    store.drop_open()
+    for step in second:
+        store.append(step)
+    assert_same_episodes(store.take(), naive_episodes(first) + naive_episodes(second))
+
+
+def episode(length, seed=0, terminated=True):
+    rng = np.random.default_rng(seed)
+    discount = np.ones(length, np.float32)
+    discount[-1] = 0 if terminated else 1
+    action = rng.integers(0, 3, length)
+    obs = rng.normal(size=(length + 1, 2)).astype(np.float32)
+    return Episode(obs, action, action, rng.normal(size=length).astype(np.float32), discount)
+
+
+def test_padding_keeps_each_episode_and_what_was_read_before_it():
+    long, short = episode(5), episode(2, seed=1)
+    sequences = pad([long, short], "cpu", least=7)
+    assert sequences.obs.shape == (8, 2, 2)
+    np.testing.assert_array_equal(sequences.obs[:6, 0], long.obs)
+    np.testing.assert_array_equal(sequences.obs[:3, 1], short.obs)
+    assert sequences.mask.sum(0).tolist() == [6, 3]
+    assert sequences.real.sum(0).tolist() == [5, 2]
+    assert sequences.last.nonzero().tolist() == [[1, 1], [4, 0]]
+    inputs = sequences.inputs(1, 4)
+    np.testing.assert_array_equal(inputs.last_action[:, 0], long.action[:3])
+    np.testing.assert_array_equal(inputs.last_reward[:, 0], long.reward[:3])
+    first = sequences.inputs(0, 1)
+    assert first.last_action.abs().max() == first.last_reward.abs().max() == 0
+    assert sequences.reset(0, 3).tolist() == [[True, True], [False, False], [False, False]]
+    assert not sequences.reset(3, 6).any()
+
+
+def test_groups_fit_the_limit_and_lose_nothing():
+    episodes = [episode(length) for length in (3, 50, 9, 9, 1, 30, 2)]
+    groups = list(group_by_length(episodes, 40))
+    assert sorted(e.length for group in groups for e in group) == [1, 2, 3, 9, 9, 30, 50]
+    assert all(len(group) == 1 or len(group) * (max(e.length for e in group) + 1) <= 40 for group in groups)
+    assert [len(group) for group in groups] == [1, 1, 4, 1]
+
+
+def test_an_encoder_without_memory_does_not_see_padding():
+    encoder = BatchNormAutoencoder(SPEC.observation)
+    x = torch.rand(4, 3, 2)
+    mask = torch.rand(4, 3) < 0.6
+    expected = encoder.encode(x[mask])
+    features, _ = encode_padded(encoder, Inputs(x, mask=mask), (), torch.zeros(4, 3, dtype=torch.bool))
+    torch.testing.assert_close(features[mask], expected)
+    assert features[~mask].abs().max() == 0
+
+
+def fed(agent, steps):
+    """The agent having observed `steps`, without an update."""
+    for step in steps:
+        agent.observe(step)
+    return agent
+
+
+def naive_gradients(agent, episodes):
+    """The loss of one update, episode by episode and unpadded, with returns by their definition."""
+    config, network = agent.config, agent.network
+    kept = []
+    for e in episodes:
+        obs, last_action = torch.from_numpy(e.obs)[:, None], np.concatenate([e.action[:1] * 0, e.action])
+        last_reward = np.concatenate([[0], e.reward]).astype(np.float32)
+        inputs = Inputs(obs, torch.from_numpy(last_action)[:, None], torch.from_numpy(last_reward)[:, None])
+        features, _ = network.encoder(inputs, network.encoder.initial_state(1))
+        value = network.value(features)[:, 0, 0] if network.value else torch.zeros(len(obs))
+        following, returns = value[-1].item(), []
+        for r, d in zip(e.reward[::-1], e.discount[::-1], strict=True):
+            following = config.reward_scale * r + config.discount * d * following
+            returns.insert(0, following)
+        logits = network.head.logits(features)[:-1, 0]
+        log_prob = torch.log_softmax(logits, 1)
+        chosen = log_prob[torch.arange(e.length), torch.from_numpy(e.action)]
+        kept.append((torch.tensor(returns), value[:-1], chosen, -(log_prob.exp() * log_prob).sum(1)))
+    returns, value, chosen, entropy = (torch.cat(column) for column in zip(*kept, strict=True))
+    advantage = (returns - value).detach()
+    if config.normalise_returns:
+        advantage = (advantage - advantage.mean()) / advantage.std(correction=0)
+    loss = -(advantage * chosen).mean() - config.entropy_weight * entropy.mean()
+    if network.value:
+        loss = loss + config.value_weight * 0.5 * (returns - value).square().mean()
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    return torch.autograd.grad(loss, parameters)
+
+
+def assert_gradients(agent, expected):
+    for parameter, gradient in zip(agent.network.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("encoder", [Dense, Recurrent])
+@pytest.mark.parametrize("chunk_size", [8192, 60])
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(baseline="none", normalise_returns=False),
+        Config(baseline="none"),
+        Config(entropy_weight=0.1, value_weight=0.3, reward_scale=0.5, discount=0.9),
+    ],
+)
+def test_update_is_the_gradient_of_the_loss_by_definition(encoder, chunk_size, config):
+    """However it is padded and cut into pieces; at 60 an episode still fits into a piece."""
+    steps = list(random_steps(80))
+    agent = make_agent(replace(config, chunk_size=chunk_size), encoder(2))
+    expected = naive_gradients(agent, naive_episodes(steps))
+    metrics = fed(agent, steps).update()
+    assert_gradients(agent, expected)
+    norm = torch.linalg.vector_norm(torch.cat([gradient.flatten() for gradient in expected]))
+    torch.testing.assert_close(metrics["gradient_norm"], norm, atol=1e-5, rtol=1e-4)
+
+
+def test_an_episode_longer_than_a_piece_is_cut_in_time():
+    steps = list(random_steps(80))
+    agent = make_agent(Config(chunk_size=7))
+    expected = naive_gradients(agent, naive_episodes(steps))
+    fed(agent, steps).update()
+    assert_gradients(agent, expected)  # exact without memory; with memory the gradient, not the value, is cut
+    encoder = Recurrent(2)
+    cut, whole = make_agent(Config(chunk_size=7), copy.deepcopy(encoder)), make_agent(Config(), encoder)
+    pieces, one = fed(cut, steps).update(), fed(whole, steps).update()
+    for name in ("loss/value", "policy/entropy", "return/mean"):
+        torch.testing.assert_close(pieces[name], one[name])
+
+
+def test_cut_off_episodes_are_worth_more_only_with_a_baseline():
+    step = next(random_steps(1, num_envs=1))
+    step = step._replace(truncated=np.array([True]), terminated=np.array([False]), discount=np.ones(1, np.float32))
+    spec = replace(SPEC, num_envs=1)
+    agent = make_agent(Config(episodes_per_update=1, discount=0.9), spec=spec)
+    next_value = agent.network.values(agent.network.encoder(Inputs(torch.from_numpy(step.next_obs)[None]))[0])
+    expected = step.reward[0] + 0.9 * next_value.item()
+    assert fed(agent, [step]).update()["return/mean"].item() == pytest.approx(expected, rel=1e-5)
+    bare = make_agent(Config(episodes_per_update=1, discount=0.9, baseline="none"), spec=spec)
+    assert fed(bare, [step]).update()["return/mean"].item() == pytest.approx(step.reward[0])
+
+
+def test_an_update_waits_for_its_episodes_and_ignored_steps_count_for_nothing():
+    agent = make_agent(Config(episodes_per_update=4))
+    finished = steps = 0
+    for step in random_steps(60):
+        agent.observe(step)
+        finished += int((step.ended & step.valid).sum())
+        steps += int(step.valid.sum())
+        metrics = agent.update()
+        assert bool(metrics) == (finished >= 4)
+        finished = 0 if metrics else finished
+    assert agent.steps == steps < 180
+
+
+def test_rate_falls_linearly_to_nothing():
+    agent = make_agent(Config(episodes_per_update=1, learning_rate_decay_steps=60))
+    before = [p.clone() for p in agent.network.parameters()]
+    for step in random_steps(20):
+        agent.observe(step)
+    moved = agent.update()
+    assert moved
+    assert not torch.equal(before[0], next(iter(agent.network.parameters())))
+    after = [p.clone() for p in agent.network.parameters()]
+    for step in random_steps(60, seed=1):
+        agent.observe(step)
+    assert agent.update()
+    assert all(torch.equal(a, p) for a, p in zip(after, agent.network.parameters(), strict=True))
+
+
+def inputs_of(obs):
+    count = obs.shape[1]
+    return Inputs(obs, torch.zeros(1, count, dtype=torch.int64), torch.zeros(1, count))
+
+
+def test_greedy_is_the_mode_and_exploring_samples():
+    agent = make_agent(spec=replace(SPEC, num_envs=4000))
+    with torch.no_grad():
+        agent.network.head.logits.weight.zero_()
+        agent.network.head.logits.bias.copy_(torch.tensor([0.2, 0.5, 0.3]).log())
+    inputs = inputs_of(torch.zeros(1, 4000, 2))
+    assert (agent.act(inputs, (), None, explore=False).action == 1).all()
+    shares = np.bincount(agent.act(inputs, (), None, explore=True).action, minlength=3) / 4000
+    np.testing.assert_allclose(shares, [0.2, 0.5, 0.3], atol=0.032)  # four standard errors
+
+
+def test_actions_of_a_box_stay_within_it_and_the_choice_is_kept():
+    agent = make_agent(Config(log_std=1.0), spec=replace(BOX, num_envs=500))
+    inputs = Inputs(torch.zeros(1, 500, 2))
+    greedy, explored = (agent.act(inputs, (), None, explore=explore) for explore in (False, True))
+    assert greedy.action.dtype == np.float32
+    np.testing.assert_allclose(greedy.action, np.tile([0.0, 0.5], (500, 1)), atol=0.02)
+    assert (explored.action >= [-2, 0]).all()
+    assert (explored.action <= [2, 1]).all()
+    assert np.abs(explored.extras["choice"]).max() > 2
+    np.testing.assert_allclose(
+        explored.action, np.clip(explored.extras["choice"] * [2, 0.5] + [0, 0.5], [-2, 0], [2, 1])
+    )
+
+
+def test_acting_leaves_everything_but_random_numbers_alone():
+    agent = make_agent(encoder=BatchNormAutoencoder(SPEC.observation))
+    before = {name: tensor.clone() for name, tensor in agent.network.state_dict().items()}
+    agent.act(inputs_of(torch.randn(1, 3, 2)), (), None, explore=True)
+    assert all(torch.equal(before[name], tensor) for name, tensor in agent.network.state_dict().items())
+
+
+@pytest.mark.parametrize("double", [BatchNormAutoencoder, PersistentRBM, MomentumContrast, TinyDNC])
+@pytest.mark.parametrize("spec", [SPEC, BOX])
+def test_every_training_parameter_of_an_encoder_is_trained(double, spec):
+    encoder = double(spec.observation)
+    before = {name: parameter.clone() for name, parameter in encoder.named_parameters()}
+    agent = make_agent(encoder=encoder, spec=spec)
+    with torch.no_grad():  # a first policy that ignores its features would hide the encoder from the policy's gradient
+        for parameter in agent.network.head.parameters():
+            parameter.normal_()
+    steps = [
+        step._replace(obs=step.obs.clip(-1, 1), next_obs=step.next_obs.clip(-1, 1))
+        for step in random_steps(60, spec=spec)
+    ]
+    metrics = fed(agent, steps).update()
+    assert all(torch.isfinite(torch.as_tensor(value)).all() for value in metrics.values())
+    for name, parameter in encoder.named_parameters():
+        assert not torch.equal(before[name], parameter), name  # momentum copies follow in `after_update`
+
+
+def test_the_update_alone_augments():
+    encoder = MomentumContrast(SPEC.observation)
+    seen = []
+    encoder.augment = lambda obs: seen.append(obs.shape) or obs
+    agent = make_agent(encoder=encoder)
+    agent.act(inputs_of(torch.zeros(1, 3, 2)), (), None, explore=True)
+    assert not seen
+    fed(agent, random_steps(60)).update()
+    longest = max(e.length for e in naive_episodes(random_steps(60)))
+    assert seen[0][0] == longest + 1
+
+
+class Grouped(Dense):
+    """Asks for plain SGD and a clipping of its own."""
+
+    def parameter_groups(self):
+        return [
+            Group("weight", [self.layer.weight], learning_rate_factor=10.0, optimizer="sgd", max_gradient_norm=0.5),
+            Group("bias", [self.layer.bias]),
+        ]
+
+
+def test_optimisers_clip_apart_and_follow_each_rule():
+    encoder, head = Grouped(2, 3), nn.Linear(3, 1)
+    optimisers = Optimisers(head.parameters(), encoder, learning_rate=0.1, max_gradient_norm=2.0)
+    before = {id(p): p.detach().clone() for p in (*head.parameters(), *encoder.parameters())}
+    weights = [(encoder.layer.weight, 30.0), (encoder.layer.bias, 4.0), (head.weight, 5.0), (head.bias, 12.0)]
+    norm = optimisers.step(sum(scale * parameter.flatten()[0] for parameter, scale in weights))
+    assert norm.item() == pytest.approx((30**2 + 4**2 + 5**2 + 12**2) ** 0.5)
+    moved = [(before[id(p)] - p.detach()).flatten()[0].item() for p, _ in weights]
+    assert moved[0] == pytest.approx(
+        0.1 * 10 * 0.5, rel=1e-4
+    )  # SGD at ten times the rate along a gradient clipped to 0.5
+    np.testing.assert_allclose(moved[1:], 0.1, rtol=1e-4)  # Adam's first step is the rate, whatever the gradient
+    clipped = [parameter.grad.flatten()[0].item() for parameter, _ in weights]
+    np.testing.assert_allclose(clipped, [0.5, 2, 2 * 5 / 13, 2 * 12 / 13], rtol=1e-4)
+
+
+def test_frozen_parameters_are_left_out_and_unknown_rules_refused():
+    encoder = Dense(2).requires_grad_(False)
+    before = encoder.layer.weight.clone()
+    fed(make_agent(encoder=encoder), random_steps(60)).update()
+    assert torch.equal(before, encoder.layer.weight)
+    encoder = Dense(2)
+    encoder.parameter_groups = lambda: [Group("odd", list(encoder.parameters()), optimizer="rprop")]
+    with pytest.raises(SpecError, match="rprop"):
+        make_agent(encoder=encoder)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("episodes_per_update", 0), ("learning_rate", -1.0), ("chunk_size", 0), ("discount", 1.5), ("baseline", "mean")],
+)
+def test_settings_that_make_no_sense_are_refused(field, value):
+    with pytest.raises(UserError, match=field):
+        make_agent(replace(Config(), **{field: value}))
+
+
+def learn(env_id, encoder, config, num_envs, steps):
+    torch.manual_seed(0)
+    env = make_env(env_id, num_envs)
+    agent = make_agent(config, encoder(env.spec.observation.size), env.spec)
+    position = Position.begin(env, agent, env.reset(0))
+    for _ in itertools.takewhile(lambda _: position.steps < steps, run(env, agent, position)):
+        pass
+    return agent
+
+
+def greedy_reward(agent, env_id, steps):
+    """Mean reward of a step, over whole episodes of 50 copies."""
+    env = make_env(env_id, 50)
+    stream = run(env, agent, Position.begin(env, agent, env.reset(123)), explore=False, learn=False)
+    return np.mean([step.reward for step, _ in itertools.islice(stream, steps)])
+
+
+FAST = Config(learning_rate=0.02, episodes_per_update=32)
+
+
+@pytest.mark.parametrize("baseline", ["none", "value"])
+def test_learns_to_answer_what_it_sees(baseline):
+    agent = learn("diagnostic/observation-action", Dense, replace(FAST, baseline=baseline), 32, 2000)
+    assert greedy_reward(agent, "diagnostic/observation-action", 10) == 1
+
+
+def test_learns_a_continuous_action():
+    agent = learn("diagnostic/box", Dense, replace(FAST, learning_rate=0.003), 32, 10_000)
+    assert greedy_reward(agent, "diagnostic/box", 20) > -0.01
+
+
+def test_memory_learns_recall_and_a_blind_agent_cannot():
+    rewards = [
+        greedy_reward(learn("diagnostic/recall-3", e, FAST, 32, 8000), "diagnostic/recall-3", 30)
+        for e in (Recurrent, Dense)
+    ]
+    assert rewards[0] == pytest.approx(1 / 3)
+    assert abs(rewards[1]) < 0.15
+
+
+def test_values_are_learned_beyond_where_an_episode_is_cut_off():
+    agent = learn("diagnostic/endless", Dense, replace(FAST, discount=0.8), 32, 20_000)
+    values = agent.network.values(agent.network.encoder(Inputs(torch.ones(1, 1, 1)))[0])
+    assert values.item() == pytest.approx(5, abs=0.25)  # 1 / (1 - 0.8), though an episode earns 3.36 discounted
+
+
+@pytest.mark.parametrize("encoder", [Dense, Recurrent])
+def test_resuming_is_going_on(encoder):
+    """Bit for bit, in the middle of episodes, with the environments cloned."""
+
+    def begin(seed):
+        env = make_env("CartPole-v1", 3)
+        agent = make_agent(Config(episodes_per_update=4), encoder(4), env.spec, seed)
+        return env, agent, Position.begin(env, agent, env.reset(seed))
+
+    def advance(env, agent, position):
+        for _ in itertools.islice(run(env, agent, position), 150):
+            pass
+
+    env, agent, position = begin(0)
+    advance(env, agent, position)
+    assert agent.store.state_dict()["columns"]["obs"].shape[0] > 0
+    again, resumed, place = begin(1)
+    resumed.load_state_dict(copy.deepcopy(agent.state_dict()))
+    place.load_state_dict(position.state_dict())
+    again.load_state_dict(env.state_dict())
+    advance(env, agent, position)
+    advance(again, resumed, place)
+    for one, other in zip(agent.network.parameters(), resumed.network.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(agent.random.get_state(), resumed.random.get_state())
+    assert agent.steps == resumed.steps
+
+
+def test_the_same_seed_learns_the_same_and_another_does_not():
+    weights = [
+        learn("diagnostic/action", Dense, replace(FAST, episodes_per_update=8), 8, 200).network.head.logits.weight
+        for _ in range(2)
+    ]
+    assert torch.equal(*weights)
+    drawn = [
+        make_agent(seed=seed).act(inputs_of(torch.zeros(1, 99, 2)), (), None, explore=True).action for seed in (0, 1)
+    ]
+    assert (drawn[0] != drawn[1]).any()
