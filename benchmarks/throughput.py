@@ -8,25 +8,17 @@ if __name__ == "__main__" and not __package__:
 import dataclasses
 import json
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from ..agents.base import Metrics
-from ..agents.dqn import DQN
-from ..encoders.base import Inputs
-from ..envs.base import Step
 from ..envs.errors import UserError
 from ..training import device
-from ..training.loop import Position, run
-from ..training.plan import Plan, build, default_plan
-from ..training.trackers import LENGTH, SCORE, EpisodeStatistics, Meter
+from ..training.plan import Plan, default_plan
 from .parts import peer_sb3
-from .parts.interleave import Advance, Speed, alternate, timed
+from .parts.interleave import Advance, Speed, alternate
+from .parts.ours import Ours, breakdown
 from .parts.plan import BenchOptions
 from .parts.report import Report, Table, number
 
@@ -34,7 +26,6 @@ kind = "steps per second of DQN on CartPole and Breakout with learning, against 
 
 SLOWER = 0.10  # a build that has lost more than this share of its speed is flagged
 BREAKDOWN_SECONDS = 8.0
-LOG_INTERVAL = 500  # steps between readings of the metrics, as in training
 
 _PLAIN = {"double": False, "dueling": False, "n_step": 1, "prioritised": False}  # what both sides have
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -63,43 +54,14 @@ def task_plan(task: str, threads: int) -> Plan:
     env, settings = TASKS[task]
     plan = default_plan("dqn", env)
     if task == "cartpole":
-        threads = 1  # networks this small only lose by sharing, on either side
+        run = dataclasses.replace(plan.run, threads=1)  # networks this small only lose by sharing, on either side
+    else:
+        run = dataclasses.replace(plan.run, threads=threads, num_envs=8)
     return dataclasses.replace(
         plan,
-        run=dataclasses.replace(plan.run, threads=threads, seed=0, num_envs=8 if task == "breakout" else plan.run.num_envs),
+        run=run,
         agent_config=dataclasses.replace(plan.agent_config, **_PLAIN | settings),
     )
-
-
-class Ours:
-    """Our agent in its loop, with the statistics that training keeps; `advance` goes on where it stopped."""
-
-    def __init__(self, plan: Plan):
-        self.env, agent, self.compute = build(plan)
-        assert isinstance(agent, DQN)
-        self.agent = agent
-        self.position = Position.begin(self.env, agent, self.env.reset(plan.run.seed))
-        self._stream = run(self.env, agent, self.position)
-        self._statistics, self._meter = EpisodeStatistics(self.env.spec.num_envs), Meter()
-        self._next_log = 0
-
-    def advance(self, steps: int) -> int:
-        """Go on for `steps` environment steps or a few more; returns how many."""
-        begin = self.position.steps
-        while self.position.steps - begin < steps:
-            self.step()
-        return self.position.steps - begin
-
-    def step(self) -> tuple[Step, Metrics]:
-        """One step of all environments."""
-        step, metrics = next(self._stream)
-        self._meter.add(metrics)
-        for episode in self._statistics.update(step):
-            self._meter.add({SCORE: episode.score, LENGTH: float(episode.length)})
-        if self.position.steps >= self._next_log:
-            self._meter.read()
-            self._next_log = self.position.steps + LOG_INTERVAL
-        return step, metrics
 
 
 def _peer(plan: Plan, collect: int | None) -> Advance:
@@ -143,72 +105,6 @@ def measure(options: BenchOptions) -> Report:
     return Report(tables, [*_notes(options), *problems], data | {"machine": device_name()}, problems=problems)
 
 
-def breakdown(ours: Ours, seconds: float) -> dict[str, dict[str, float]]:
-    """Milliseconds per step of all environments, by part: in the running loop, and each part by itself.
-
-    In the loop the emulators run while the agent learns, so what they take there is only the waiting for them.
-    """
-    spent: dict[str, float] = {}
-    agent, env = ours.agent, ours.env
-    parts = {
-        "inference": (agent, "act"),
-        "update": (agent, "update"),
-        "sampling": (agent.replay, "sample"),
-        "storing": (agent, "observe"),
-        "send": (env, "send"),
-        "receive": (env, "recv"),
-    }
-    begin, steps = time.perf_counter(), 0
-    with timed(parts, spent):
-        while time.perf_counter() - begin < seconds / 2:
-            step, _ = ours.step()
-            steps += 1
-    loop = {name: 1e3 * value / steps for name, value in spent.items()}
-    whole = 1e3 * (time.perf_counter() - begin) / steps
-    loop["learning"] = loop.pop("update") - loop["sampling"]
-    loop["emulation"] = loop.pop("send") + loop.pop("receive")
-    loop["the rest"] = whole - sum(loop.values())
-    return {"loop": loop | {"all": whole}, "alone": _alone(ours, step, seconds / 2)}
-
-
-def _alone(ours: Ours, step: Step, seconds: float) -> dict[str, float]:
-    """Each part repeated by itself, in milliseconds per step of all environments."""
-    agent, env, config = ours.agent, ours.env, ours.agent.config
-    inputs, share = Inputs(torch.from_numpy(step.next_obs)[None]), seconds / 4
-    action = np.zeros(env.spec.num_envs, np.int64)
-    updates = env.spec.num_envs * config.updates_per_interval // config.update_interval
-
-    def emulate() -> None:
-        env.send(action)
-        env.recv()
-
-    def sample() -> None:
-        agent.replay.sample(updates * config.batch_size, config.n_step, config.discount)
-
-    def learn() -> None:
-        agent.observe(step)
-        agent.update()
-
-    milliseconds = {
-        "emulation": _milliseconds(emulate, share),
-        "inference": _milliseconds(lambda: agent.act(inputs, (), None, explore=True), share),
-        "sampling": _milliseconds(sample, share),
-        "learning": _milliseconds(learn, share),
-    }
-    milliseconds["storing"] = _milliseconds(lambda: agent.replay.add(step), share / 4)
-    milliseconds["learning"] -= milliseconds["sampling"] + milliseconds["storing"]
-    return milliseconds
-
-
-def _milliseconds(function: Callable[[], Any], seconds: float) -> float:
-    function()
-    begin, count = time.perf_counter(), 0
-    while (elapsed := time.perf_counter() - begin) < seconds:
-        function()
-        count += 1
-    return 1e3 * elapsed / count
-
-
 def compare(before: dict[str, Any], now: dict[str, Any], machine: str) -> list[str]:
     """What is slower than in an earlier result: speeds on the same machine, otherwise ratios to the peer."""
     problems = []
@@ -223,7 +119,9 @@ def compare(before: dict[str, Any], now: dict[str, Any], machine: str) -> list[s
             continue
         if is_now < (1 - SLOWER) * was:
             loss = 100 * (1 - is_now / was)
-            problems.append(f"SLOWER: {task} runs at {number(is_now)} {what}, earlier {number(was)} ({loss:.0f} % less)")
+            problems.append(
+                f"SLOWER: {task} runs at {number(is_now)} {what}, earlier {number(was)} ({loss:.0f} % less)"
+            )
     return problems
 
 
@@ -258,7 +156,7 @@ def _speed_table(task: str, plan: Plan, speeds: dict[str, Speed]) -> Table:
     threads = f"{plan.run.threads} torch thread{'s' * (plan.run.threads > 1)}"
     envs = f"{plan.run.num_envs} environment{'s' * (plan.run.num_envs > 1)}"
     slices = len(next(iter(speeds.values())).slices)
-    title = f"DQN on {TASKS[task][0]}: {envs}, {threads}, {slices} slices each by turns"
+    title = f"DQN on {TASKS[task][0]}: {envs}, {threads}, {slices} slice{'s' * (slices > 1)} each by turns"
     return Table(title, ("", "steps/s (median)", "slices from to", "times SB3"), rows)
 
 
@@ -286,11 +184,11 @@ def _notes(options: BenchOptions) -> list[str]:
     ]
     if options.against == "sb3":
         notes.append(
-            "What differs. CartPole: SB3 steps Gymnasium's environment in Python; the networks, bursts and batches are "
-            "equal. Breakout: SB3 runs as its users run it, with make_atari_env (wrappers in Python, one process), float32, "
-            "and a replay that stores whole stacks twice; ours has native emulator threads, a replay of single frames, and "
-            "bfloat16 where the processor multiplies it in hardware. Both hold 20,000 transitions and take one gradient "
-            "step of 32 per 4 environment steps (SB3: train_freq=4, gradient_steps=8 with 8 environments)."
+            "What differs. CartPole: SB3 steps Gymnasium's environment in Python; networks, bursts and batches are "
+            "equal. Breakout: SB3 runs as its users run it, with make_atari_env (wrappers in Python, one process), "
+            "float32, and a replay that stores whole stacks twice; ours has native emulator threads, a replay of single "
+            "frames, and bfloat16 where the processor multiplies it in hardware. Both hold 20,000 transitions and take "
+            "one gradient step of 32 per 4 environment steps (SB3: train_freq=4, gradient_steps=8, 8 environments)."
         )
     return notes
 

@@ -64,4 +64,3 @@ class Outcome(NamedTuple):
     folder: Path
     result: dict[str, Any] | None  # result.json; None: the run failed
     error: str  # the last lines of a failed run
-

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ...envs.errors import UserError
+from ...training import checkpoint
 from .plan import Outcome, Run
 
 POLL_SECONDS = 0.2
@@ -31,7 +32,7 @@ class _Child:
     def __init__(self, run: Run, folder: Path, threads: int):
         self.run, self.folder = run, folder
         self._log: TextIO = open(log_file(folder), "a", encoding="utf-8")  # noqa: SIM115 the process writes to it until `finish`
-        command = run.command(folder, threads, resume=(folder / "checkpoint").exists())
+        command = run.command(folder, threads, resume=checkpoint.latest(folder / "checkpoint") is not None)
         # A session of its own: Ctrl-C in a terminal reaches every process of the session, and the runner alone decides
         # when its runs are told.
         self.process = subprocess.Popen(
@@ -142,7 +143,7 @@ def _prepare(run: Run, folder: Path) -> dict[str, Any] | None:
             raise UserError(f"{folder} holds a run with other settings: delete it, or choose another --out")
         if (result := read_result(folder)) is not None:
             return result
-        if not (folder / "checkpoint").exists():
+        if checkpoint.latest(folder / "checkpoint") is None:
             shutil.rmtree(folder)  # stopped before its first save: there is nothing to continue from
     note.write_text(json.dumps(arguments), encoding="utf-8")
     return None
