@@ -26,6 +26,10 @@ class Replay(Protocol):
         """Put a piece back that `chunks` gave."""
         ...
 
+    def clear(self) -> None:
+        """Forget everything, as when a checkpoint was saved without it."""
+        ...
+
 
 class Action(NamedTuple):
     """What an agent does now in each of B environments."""

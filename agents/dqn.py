@@ -35,6 +35,7 @@ TARGET_ROWS = 8192  # at most so many numbers of target values at once for vecto
 @dataclass(frozen=True)
 class Config:
     learning_rate: float = 1e-4  # Adam
+    learning_rate_decay_steps: int = 0  # environment steps over which the rate falls linearly to 0; 0 = constant
     adam_epsilon: float = 1e-8  # Adam's denominator floor
     discount: float = 0.99  # per step
     batch_size: int = 32  # transitions per gradient step
@@ -96,6 +97,7 @@ class DQN(Agent):
         exponent = config.priority_exponent if config.prioritised else 0.0
         self.replay: Replay = Replay(config.replay_capacity, spec, seed, exponent, compute.device)
         self.exploration = make_exploration(config.epsilon_initial, config.epsilon_final, config.epsilon_decay_steps)
+        self.decay = Linear(1.0, 0.0, config.learning_rate_decay_steps)
         self.importance = Linear(config.importance_exponent, 1.0, config.importance_steps)
         self.random = np.random.default_rng(seed)
         self.steps = 0  # transitions observed
@@ -118,17 +120,19 @@ class DQN(Agent):
         if self.config.clip_rewards:
             step = step._replace(reward=step.reward.clip(-1, 1))
         self.replay.add(step)
-        self.steps = self.replay.count
+        self.steps += int(np.count_nonzero(step.valid))
 
     def update(self) -> Metrics:
         config = self.config
-        if self.steps < config.learning_starts:
+        if len(self.replay) < config.learning_starts:
             self._updated_at = self.steps
             return {}
         bursts = (self.steps - self._updated_at) // config.update_interval
         if not bursts:
             return {}
         self._updated_at += bursts * config.update_interval
+        if config.learning_rate_decay_steps:
+            self.optimisers.scale_learning_rate(self.decay(self.steps))
         metrics = self._learn(bursts * config.updates_per_interval)
         while self.steps - self._target_at >= config.target_interval:
             self._target_at += config.target_interval * max(1, (self.steps - self._target_at) // config.target_interval)
@@ -144,22 +148,20 @@ class DQN(Agent):
         for start in range(0, updates, group):
             count = min(group, updates - start)
             batch = self.replay.sample(count * size, self.config.n_step, self.config.discount, beta)
+            batch = batch._replace(obs=self._augment(batch.obs), next_obs=self._augment(batch.next_obs))
             with torch.no_grad(), self.compute.autocast():
-                batch = batch._replace(obs=self._augment(batch.obs), next_obs=self._augment(batch.next_obs))
                 target_q = self.target(batch.next_obs)
-            for number in range(count):
-                rows = slice(number * size, (number + 1) * size)
-                metrics = self._gradient_step(Batch(*(field[rows] for field in batch)), target_q[rows])
-        return metrics
+            parts = zip(*(field.split(size) for field in batch[:-1]), batch.slot.reshape(count, size), strict=True)
+            for part, part_target_q in zip(parts, target_q.split(size), strict=True):
+                metrics = self._gradient_step(Batch(*part), part_target_q)
+        return metrics | {"q/mean": metrics["q/mean"].mean()}
 
     def _augment(self, obs: Tensor) -> Tensor:
         return self.encoder.augment(obs.unsqueeze(0)).squeeze(0)
 
     def _gradient_step(self, batch: Batch, target_q: Tensor) -> Metrics:
-        loss, error, q = self._loss(
-            batch.obs, batch.action, batch.reward, batch.discount, batch.next_obs, target_q, batch.weight
-        )
-        metrics: Metrics = {"loss/q": loss.detach(), "q/mean": q.detach()}
+        q_tm1, error, loss = self._loss(batch, target_q)
+        metrics: Metrics = {"loss/q": loss.detach(), "q/mean": q_tm1.detach()}
         for name, auxiliary in self._auxiliary_losses().items():
             loss = loss + auxiliary
             metrics[f"loss/{name}"] = auxiliary.detach()
@@ -170,28 +172,18 @@ class DQN(Agent):
             self.replay.update_priorities(batch.slot, error.detach().abs().cpu().numpy())
         return metrics
 
-    def _loss_of(
-        self,
-        obs: Tensor,
-        action: Tensor,
-        reward: Tensor,
-        discount: Tensor,
-        next_obs: Tensor,
-        target_q: Tensor,
-        weight: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(loss, TD errors `[N]`, mean value); everything that is worth compiling."""
+    def _loss_of(self, batch: Batch, target_q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(q(s, a) `[N]`, TD errors `[N]`, loss); everything that is worth compiling."""
         with self.compute.autocast():
             if self.config.double:
                 with torch.no_grad():
-                    selector = self.network(next_obs)
-                value_t = q_losses.double_value(target_q, selector)
+                    value_t = q_losses.double_value(target_q, self.network(batch.next_obs))
             else:
                 value_t = q_losses.max_value(target_q)
-            q_tm1 = self.network(obs)
-        error = q_losses.td_error(q_tm1, action, reward, discount, value_t)
+            q_tm1 = q_losses.select(self.network(batch.obs), batch.action)
+        error = q_losses.td_error(q_tm1, batch.reward, batch.discount, value_t)
         losses = q_losses.huber(error) if self.config.huber else q_losses.squared(error)
-        return (losses * weight).mean(), error, q_tm1.mean()
+        return q_tm1, error, (losses * batch.weight).mean() if self.config.prioritised else losses.mean()
 
     def _auxiliary_losses(self) -> dict[str, Tensor]:
         if not self.encoder.window:

@@ -12,6 +12,7 @@ from saccade.agents.parts import q_losses
 from saccade.agents.parts.compute import Compute
 from saccade.agents.parts.exploration import AnnealedEpsilonGreedy, EpsilonGreedy, Greedy, make_exploration
 from saccade.agents.parts.networks import acting_copy, follow, target_copy
+from saccade.agents.parts.replay import Batch
 from saccade.agents.parts.schedules import Linear
 from saccade.encoders import make_encoder
 from saccade.encoders.base import Inputs
@@ -28,21 +29,21 @@ Q_T = torch.tensor([[2.0, 5.0], [1.0, 1.0], [4.0, -4.0]])
 
 
 def test_q_learning_error_by_hand() -> None:
-    error = q_losses.td_error(Q_TM1, A_TM1, R_T, DISCOUNT_T, q_losses.max_value(Q_T))
+    error = q_losses.td_error(q_losses.select(Q_TM1, A_TM1), R_T, DISCOUNT_T, q_losses.max_value(Q_T))
     # 1 + .9 * 5 - 1 = 4.5; -1 + 0 - 4 = -5; 0 + .5 * 4 - .5 = 1.5
     assert error.tolist() == pytest.approx([4.5, -5.0, 1.5])
 
 
 def test_double_q_learning_error_by_hand() -> None:
     selector = torch.tensor([[9.0, 0.0], [0.0, 1.0], [0.0, 7.0]])
-    error = q_losses.td_error(Q_TM1, A_TM1, R_T, DISCOUNT_T, q_losses.double_value(Q_T, selector))
+    error = q_losses.td_error(q_losses.select(Q_TM1, A_TM1), R_T, DISCOUNT_T, q_losses.double_value(Q_T, selector))
     # 1 + .9 * 2 - 1 = 1.8; -5; 0 + .5 * -4 - .5 = -2.5
     assert error.tolist() == pytest.approx([1.8, -5.0, -2.5])
 
 
 def test_no_gradient_reaches_the_target() -> None:
     q_tm1, q_t = Q_TM1.clone().requires_grad_(), Q_T.clone().requires_grad_()
-    q_losses.td_error(q_tm1, A_TM1, R_T, DISCOUNT_T, q_losses.max_value(q_t)).sum().backward()
+    q_losses.td_error(q_losses.select(q_tm1, A_TM1), R_T, DISCOUNT_T, q_losses.max_value(q_t)).sum().backward()
     assert q_t.grad is None
     assert q_tm1.grad.tolist() == [[-1, 0], [0, -1], [0, -1]]
 
@@ -112,21 +113,13 @@ def test_one_gradient_equals_a_slow_one(double: bool, huber: bool, prioritised: 
         for parameter in agent.target.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     batch = agent.replay.sample(8, 2, 0.9, 0.5)
-    loss, _, _ = agent._loss(
-        batch.obs,
-        batch.action,
-        batch.reward,
-        batch.discount,
-        batch.next_obs,
-        agent.target(batch.next_obs),
-        batch.weight,
-    )
+    _, _, loss = agent._loss(batch, agent.target(batch.next_obs))
     total = 0.0
     for i in range(8):
         q_next = agent.target(batch.next_obs[i : i + 1])[0].detach()
         best = agent.network(batch.next_obs[i : i + 1])[0].argmax() if double else q_next.argmax()
         target = batch.reward[i] + batch.discount[i] * q_next[best]
-        error = float(target - agent.network(batch.obs[i : i + 1])[0, batch.action[i]])
+        error = (target - agent.network(batch.obs[i : i + 1])[0, batch.action[i]]).item()
         one = 0.5 * error**2 if not huber or abs(error) <= 1 else abs(error) - 0.5
         total += float(batch.weight[i]) * one
     assert loss.item() == pytest.approx(total / 8, rel=1e-4)
@@ -220,7 +213,8 @@ def test_bfloat16_gives_nearly_the_same_gradient() -> None:
         random = torch.Generator().manual_seed(0)
         obs, next_obs = (torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8, generator=random) for _ in range(2))
         action, ones = torch.arange(8) % env.spec.action.count, torch.ones(8)
-        loss, _, _ = agent._loss(obs, action, ones, 0.9 * ones, next_obs, torch.zeros(8, env.spec.action.count), ones)
+        batch = Batch(obs, action, ones, 0.9 * ones, next_obs, ones, np.arange(8))
+        _, _, loss = agent._loss(batch, torch.zeros(8, env.spec.action.count))
         loss.backward()
         gradients.append(torch.cat([p.grad.float().flatten() for p in agent.network.parameters()]))
     cosine = torch.nn.functional.cosine_similarity(*gradients, dim=0)

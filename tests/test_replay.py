@@ -285,3 +285,31 @@ def test_sum_tree_against_numpy() -> None:
             found = tree.sample(uniform)
             assert (found == expected).mean() > 0.999  # rounding may move a draw across a border
             assert (naive[found] > 0).all()
+
+
+def test_no_version_of_a_chunk_names_two_contents() -> None:
+    replay, world = Replay(200, image_spec(1)), FakeWorld(11, num_envs=1, end=0.5)
+    seen: dict[tuple[str, int], bytes] = {}
+    for _ in range(60):
+        replay.add(world.step())
+        for name, version, content in replay.chunks():
+            whole = b"".join(
+                tensor.contiguous().numpy().tobytes() for key, tensor in content.items() if key != "frames"
+            )
+            assert seen.setdefault((name, version), whole) == whole
+
+
+def test_a_cleared_replay_is_as_good_as_new() -> None:
+    replay, world = Replay(200, image_spec(), seed=0, priority_exponent=0.5), FakeWorld(12)
+    for _ in range(100):
+        replay.add(world.step())
+    replay.clear()
+    assert len(replay) == 0
+    with pytest.raises(ValueError, match="empty"):
+        replay.sample(1)
+    fresh = FakeWorld(13)
+    steps = [fresh.step() for _ in range(10)]
+    for step in steps:
+        replay.add(step)
+    known = {key(row["obs"]) for step in steps for row in rows(step)}
+    assert {key(obs) for obs in replay.sample(500).obs.numpy()} == known

@@ -47,6 +47,8 @@ def choose(
         raise UserError(f"--threads must be 0 (choose) or more, not {threads}")
     place = _device(device)
     torch.set_num_threads(threads or (_CORES_GIVEN if observation.is_image else 1))
+    # the gradients of rare rewards underflow, and processors take many times longer over denormal numbers
+    torch.set_flush_denormal(True)
     bfloat16 = observation.is_image and _fast_bfloat16(place) if precision == "auto" else precision == "bfloat16"
     fused = place.type in ("cpu", "cuda", "mps")  # where torch has such kernels
     return Compute(str(place), bfloat16, channels_last=observation.is_image, fused=fused, compile=compile)

@@ -105,7 +105,7 @@ def default_plan(agent: str, env: str, encoder: str | None = None, preset: str =
         raise UnknownNameError("preset", preset, PRESETS)
     agent_entry = find_agent(agent)
     name = find_preset(agent, env) if preset == "auto" else preset
-    chosen = PRESETS[name] if name in PRESETS else None
+    chosen = PRESETS.get(name or "none")
     if chosen is not None and chosen.agent != agent:
         raise UserError(f"preset {name!r} is for agent {chosen.agent!r}, not {agent!r}")
     encoder = encoder or (chosen and chosen.encoder) or default_encoder(env)

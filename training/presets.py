@@ -26,9 +26,11 @@ PRESETS: dict[str, Preset] = {
     "cartpole": Preset(
         "dqn",
         "CartPole-v*",
-        "the tuned settings of rl-baselines3-zoo, with double Q-learning",
+        "the tuned settings of rl-baselines3-zoo, with 3-step returns and a falling rate, which steady it",
         agent_config={
             "learning_rate": 2.3e-3,
+            "learning_rate_decay_steps": 50_000,
+            "n_step": 3,
             "batch_size": 64,
             "replay_capacity": 100_000,
             "learning_starts": 1_000,

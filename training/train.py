@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..agents.base import Agent
+from ..agents.base import Agent, Replay
 from ..agents.parts.compute import Compute
 from ..encoders.base import count_parameters
 from ..envs import make_env
@@ -96,9 +96,8 @@ def resume(
     statistics = EpisodeStatistics(env.spec.num_envs)
     try:
         agent.load_state_dict(state["agent"])
-        if agent.replay is not None and plan.run.save_replay:
-            for name, _, content in checkpoint.load_chunks(directory / "checkpoint"):
-                agent.replay.load_chunk(name, content)
+        if agent.replay is not None:
+            _restore_replay(agent.replay, directory / "checkpoint", saved=plan.run.save_replay)
         statistics.load_state_dict(state["statistics"])
         position = _restore_position(state, env, agent, statistics, plan.run.seed)
         torch.set_rng_state(state["torch_random"])
@@ -108,6 +107,14 @@ def resume(
     plan.save(directory)
     going = _Run(plan, directory, env, agent, compute, position, statistics, seconds)
     return _finish(going, _train(going, trackers, resume_step=position.steps))
+
+
+def _restore_replay(replay: Replay, checkpoints: Path, saved: bool) -> None:
+    if not saved:
+        replay.clear()
+        return
+    for name, _, content in checkpoint.load_chunks(checkpoints):
+        replay.load_chunk(name, content)
 
 
 def _restore_position(

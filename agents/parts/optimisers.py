@@ -46,9 +46,10 @@ class Optimisers:
         """
         compute = compute or Compute()
         head_parameters = _trainable(head)
-        by_rule: dict[str, list[dict[str, Any]]] = {"adam": [], "sgd": []}
+        # parameters of equal rate share one group: one kernel call for all of them
+        by_rule: dict[str, dict[float, list[nn.Parameter]]] = {"adam": {}, "sgd": {}}
         if head_parameters:
-            by_rule["adam"].append({"params": head_parameters, "lr": learning_rate})
+            by_rule["adam"][learning_rate] = list(head_parameters)
         rest: list[nn.Parameter] = []  # of the encoder, clipped together
         self._clips = [_Clip(head_parameters, max_gradient_norm), _Clip(rest, max_gradient_norm)]
         for group in encoder.parameter_groups():
@@ -58,7 +59,7 @@ class Optimisers:
                 raise SpecError(f"encoder group {group.name!r} asks for optimizer {rule!r}; there are adam and sgd")
             if not parameters:
                 continue
-            by_rule[rule].append({"params": parameters, "lr": learning_rate * group.learning_rate_factor})
+            by_rule[rule].setdefault(learning_rate * group.learning_rate_factor, []).extend(parameters)
             if group.max_gradient_norm is None:
                 rest.extend(parameters)
             else:
@@ -66,10 +67,11 @@ class Optimisers:
         self._clips = [clip for clip in self._clips if clip.parameters]
         self._parts: dict[str, torch.optim.Optimizer] = {}
         kernels = {"fused": True} if compute.fused else {"foreach": True}
-        if by_rule["adam"]:
-            self._parts["adam"] = torch.optim.Adam(by_rule["adam"], lr=learning_rate, eps=epsilon, **kernels)  # type: ignore[arg-type]
-        if by_rule["sgd"]:
-            self._parts["sgd"] = torch.optim.SGD(by_rule["sgd"], lr=learning_rate, **kernels)  # type: ignore[arg-type]
+        groups = {name: [{"params": ps, "lr": lr} for lr, ps in rates.items()] for name, rates in by_rule.items()}
+        if groups["adam"]:
+            self._parts["adam"] = torch.optim.Adam(groups["adam"], lr=learning_rate, eps=epsilon, **kernels)  # type: ignore[arg-type]
+        if groups["sgd"]:
+            self._parts["sgd"] = torch.optim.SGD(groups["sgd"], lr=learning_rate, **kernels)  # type: ignore[arg-type]
         self._rates = {name: [group["lr"] for group in part.param_groups] for name, part in self._parts.items()}
 
     def step(self, loss: Tensor) -> Tensor:

@@ -75,6 +75,7 @@ class Replay:
         frame_bytes = max(1, self.frames[0].numel() * self.frames.element_size())
         self.chunk = max(1, min(self.size, CHUNK_BYTES // (frame_bytes * spec.num_envs)))  # positions per chunk
         self._versions = np.zeros(-(-self.size // self.chunk), np.int64)
+        self._changes = 0  # ever, so that no version of a piece is used twice
 
     def _require(self, room: int) -> None:
         """Refuse what cannot fit, with its size, before the machine starts to swap."""
@@ -111,7 +112,7 @@ class Replay:
         if self.tree is not None:
             self.tree.set(slot, np.full(len(slot), self.max_priority**self.priority_exponent))
         self.count += len(slot)
-        self._versions[position // self.chunk] = self.count
+        self._touch(position)
         ended = step.terminated | step.truncated
         if ended.any():
             self._advance(step.env_index[ended], following[ended])
@@ -128,8 +129,13 @@ class Replay:
         self.flags[slot] = 0
         if self.tree is not None:
             self.tree.set(slot, np.zeros(len(slot)))
-        self._versions[following // self.chunk] = self.count + 1
+        self._touch(following)
         return following
+
+    def _touch(self, position: np.ndarray) -> None:
+        """Mark the pieces of a checkpoint that changed."""
+        self._changes += 1
+        self._versions[position // self.chunk] = self._changes
 
     def _newest_frame(self, obs: np.ndarray, first: bool = False) -> np.ndarray:
         if self.stack == 1:
@@ -293,12 +299,19 @@ class Replay:
         for key, destination in self._chunk_tensors(int(name)).items():
             destination.copy_(tensors[key])
 
+    def clear(self) -> None:
+        """Forget all transitions, as when a checkpoint was saved without them."""
+        self.cursor[:], self.full[:], self.flags[:], self.count = 0, False, 0, 0
+        if self.tree is not None:
+            self.tree.set(np.arange(len(self.flags)), np.zeros(len(self.flags)))
+
     def state_dict(self) -> dict[str, Any]:
         """All but the chunks."""
         return {
             "cursor": self.cursor.copy(),
             "full": self.full.copy(),
             "count": self.count,
+            "changes": self._changes,
             "versions": self._versions.copy(),
             "random": self.random.bit_generator.state,
             "max_priority": self.max_priority,
@@ -307,7 +320,7 @@ class Replay:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.cursor[:], self.full[:] = saved["cursor"], saved["full"]
-        self.count, self.max_priority = saved["count"], saved["max_priority"]
+        self.count, self.max_priority, self._changes = saved["count"], saved["max_priority"], saved["changes"]
         self._versions[:] = saved["versions"]
         self.random.bit_generator.state = saved["random"]
         if self.tree is not None:
