@@ -1,4 +1,4 @@
-"""REINFORCE: the rollout store, what an update computes, exact resume, and that it learns."""
+"""REINFORCE: what an update computes, exact resume, and that it learns."""
 
 from __future__ import annotations
 
@@ -10,197 +10,18 @@ import numpy as np
 import pytest
 import torch
 from doubles import BatchNormAutoencoder, MomentumContrast, PersistentRBM, TinyDNC
+from rollouts import BOX, SPEC, Dense, Recurrent, naive_episodes, random_steps
 from saccade.agents.parts.compute import Compute
-from saccade.agents.parts.episodes import Episode, EpisodeStore, encode_padded, group_by_length, pad
-from saccade.agents.parts.optimisers import Optimisers
 from saccade.agents.reinforce import Config, Reinforce, build
-from saccade.encoders.base import Encoder, FeedForward, Group, Inputs, keep_state, reset_state
+from saccade.encoders.base import Inputs
 from saccade.envs import make_env
-from saccade.envs.base import Step
-from saccade.envs.errors import SpecError, UserError
-from saccade.envs.spec import ActionSpec, EnvSpec, ObservationSpec
+from saccade.envs.errors import UserError
 from saccade.training.loop import Position, run
-from torch import nn
-
-
-class Dense(FeedForward):
-    """One hidden layer."""
-
-    def __init__(self, size: int, units: int = 16):
-        super().__init__()
-        self.feature_shape = (units,)
-        self.layer = nn.Linear(size, units)
-
-    def encode(self, x):
-        return torch.tanh(self.layer(x))
-
-
-class Recurrent(Encoder):
-    """A GRU that also reads the last action and reward, with a learned first state."""
-
-    def __init__(self, size: int, units: int = 16):
-        super().__init__()
-        self.feature_shape = (units,)
-        self.cell = nn.GRUCell(size + 2, units)
-        self.start = nn.Parameter(torch.randn(units) * 0.1)
-
-    def initial_state(self, batch_size):
-        return (self.start.expand(batch_size, -1),)
-
-    def forward(self, inputs, state=(), reset=None):
-        features = []
-        initial = self.initial_state(inputs.obs.shape[1])
-        for t, x in enumerate(inputs.obs):
-            state = reset_state(state, initial, None if reset is None else reset[t])
-            read = torch.cat([x, inputs.last_action[t, :, None].float(), inputs.last_reward[t, :, None]], 1)
-            new = (self.cell(read, *state),)
-            features.append(new[0])
-            state = keep_state(state, new, None if inputs.mask is None else inputs.mask[t])
-        return torch.stack(features), state
-
-
-SPEC = EnvSpec("test", 3, ObservationSpec((2,), low=-1.0, high=1.0), ActionSpec(count=3))
-BOX = replace(SPEC, action=ActionSpec(shape=(2,), low=(-2.0, 0.0), high=(2.0, 1.0)))
 
 
 def make_agent(config=None, encoder=None, spec=SPEC, seed=0) -> Reinforce:
     torch.manual_seed(seed)
     return build(config or Config(), spec, encoder or Dense(2), Compute(), seed)
-
-
-def random_steps(count, num_envs=3, seed=0, spec=SPEC, partial=False):
-    """Steps of environments whose episodes end at random; an ignored step follows some ends (next-step autoreset)."""
-    rng = np.random.default_rng(seed)
-    begins, ignored = np.ones(num_envs, bool), np.zeros(num_envs, bool)
-    for _ in range(count):
-        index = np.sort(rng.choice(num_envs, rng.integers(1, num_envs + 1), replace=False))
-        index = index if partial else np.arange(num_envs)
-        size = len(index)
-        valid = ~ignored[index]
-        terminated, truncated = (valid & (rng.random(size) < 0.1) for _ in range(2))
-        if spec.action.is_discrete:
-            action, extras = rng.integers(0, spec.action.count, size), {}
-        else:
-            action = rng.random((size, *spec.action.shape)).astype(np.float32)
-            extras = {"choice": rng.normal(size=action.shape).astype(np.float32)}
-        obs, next_obs = rng.normal(size=(2, size, 2)).astype(np.float32)
-        reward = rng.normal(size=size).astype(np.float32)
-        discount = 1 - terminated.astype(np.float32)
-        reset = begins[index]
-        yield Step(index, obs, action, extras, reward, terminated, truncated, discount, next_obs, reset, valid)
-        ended = terminated | truncated
-        begins[index] = ~valid | ended
-        ignored[index] = ended & (rng.random(size) < 0.5)
-
-
-def naive_episodes(steps):
-    """Episodes one by one, row by row; in the order of their beginnings."""
-    rows, done, number = {}, [], itertools.count()
-    for step in steps:
-        for j, env in enumerate(step.env_index):
-            if not step.valid[j]:
-                continue
-            _, parts = rows.setdefault(env, (next(number), []))
-            choice = step.extras.get("choice", step.action)
-            parts.append((step.obs[j], step.action[j], choice[j], step.reward[j], step.discount[j]))
-            if step.ended[j]:
-                begun, parts = rows.pop(env)
-                obs, *others = (np.stack(column) for column in zip(*parts, strict=True))
-                done.append((begun, Episode(np.concatenate([obs, step.next_obs[j][None]]), *others)))
-    return [episode for _, episode in done]
-
-
-def assert_same_episodes(ours, theirs):
-    def key(episode):
-        return episode.obs.tobytes()
-
-    assert len(ours) == len(theirs)
-    for one, other in zip(sorted(ours, key=key), sorted(theirs, key=key), strict=True):
-        for a, b in zip(one, other, strict=True):
-            np.testing.assert_array_equal(a, b)
-
-
-@pytest.mark.parametrize(("spec", "partial"), [(SPEC, False), (BOX, False), (SPEC, True)])
-def test_store_cuts_out_the_episodes(spec, partial):
-    steps = list(random_steps(600, spec=spec, partial=partial))
-    store, taken = EpisodeStore(3), []
-    for number, step in enumerate(steps):
-        store.append(step)
-        if number % 37 == 0:
-            taken += store.take()
-    taken += store.take()
-    assert len(taken) > 50
-    assert store.finished == 0
-    assert_same_episodes(taken, naive_episodes(steps))
-
-
-def test_store_goes_on_from_its_state():
-    steps = list(random_steps(200))
-    whole, first, second = EpisodeStore(3), EpisodeStore(3), EpisodeStore(3)
-    for step in steps[:100]:
-        whole.append(step)
-        first.append(step)
-    second.load_state_dict(first.state_dict())
-    for step in steps[100:]:
-        whole.append(step)
-        second.append(step)
-    assert_same_episodes(second.take(), whole.take())
-
-
-def test_interrupted_episodes_are_forgotten():
-    first, second = list(random_steps(50, seed=1)), list(random_steps(50, seed=2))
-    store = EpisodeStore(3)
-    for step in first:
-        store.append(step)
-    store.drop_open()
-    for step in second:
-        store.append(step)
-    assert_same_episodes(store.take(), naive_episodes(first) + naive_episodes(second))
-
-
-def episode(length, seed=0, terminated=True):
-    rng = np.random.default_rng(seed)
-    discount = np.ones(length, np.float32)
-    discount[-1] = 0 if terminated else 1
-    action = rng.integers(0, 3, length)
-    obs = rng.normal(size=(length + 1, 2)).astype(np.float32)
-    return Episode(obs, action, action, rng.normal(size=length).astype(np.float32), discount)
-
-
-def test_padding_keeps_each_episode_and_what_was_read_before_it():
-    long, short = episode(5), episode(2, seed=1)
-    sequences = pad([long, short], "cpu", least=7)
-    assert sequences.obs.shape == (8, 2, 2)
-    np.testing.assert_array_equal(sequences.obs[:6, 0], long.obs)
-    np.testing.assert_array_equal(sequences.obs[:3, 1], short.obs)
-    assert sequences.mask.sum(0).tolist() == [6, 3]
-    assert sequences.real.sum(0).tolist() == [5, 2]
-    assert sequences.last.nonzero().tolist() == [[1, 1], [4, 0]]
-    inputs = sequences.inputs(1, 4)
-    np.testing.assert_array_equal(inputs.last_action[:, 0], long.action[:3])
-    np.testing.assert_array_equal(inputs.last_reward[:, 0], long.reward[:3])
-    first = sequences.inputs(0, 1)
-    assert first.last_action.abs().max() == first.last_reward.abs().max() == 0
-    assert sequences.reset(0, 3).tolist() == [[True, True], [False, False], [False, False]]
-    assert not sequences.reset(3, 6).any()
-
-
-def test_groups_fit_the_limit_and_lose_nothing():
-    episodes = [episode(length) for length in (3, 50, 9, 9, 1, 30, 2)]
-    groups = list(group_by_length(episodes, 40))
-    assert sorted(e.length for group in groups for e in group) == [1, 2, 3, 9, 9, 30, 50]
-    assert all(len(group) == 1 or len(group) * (max(e.length for e in group) + 1) <= 40 for group in groups)
-    assert [len(group) for group in groups] == [1, 1, 4, 1]
-
-
-def test_an_encoder_without_memory_does_not_see_padding():
-    encoder = BatchNormAutoencoder(SPEC.observation)
-    x = torch.rand(4, 3, 2)
-    mask = torch.rand(4, 3) < 0.6
-    expected = encoder.encode(x[mask])
-    features, _ = encode_padded(encoder, Inputs(x, mask=mask), (), torch.zeros(4, 3, dtype=torch.bool))
-    torch.testing.assert_close(features[mask], expected)
-    assert features[~mask].abs().max() == 0
 
 
 def fed(agent, steps):
@@ -386,41 +207,11 @@ def test_the_update_alone_augments():
     assert seen[0][0] == longest + 1
 
 
-class Grouped(Dense):
-    """Asks for plain SGD and a clipping of its own."""
-
-    def parameter_groups(self):
-        return [
-            Group("weight", [self.layer.weight], learning_rate_factor=10.0, optimizer="sgd", max_gradient_norm=0.5),
-            Group("bias", [self.layer.bias]),
-        ]
-
-
-def test_optimisers_clip_apart_and_follow_each_rule():
-    encoder, head = Grouped(2, 3), nn.Linear(3, 1)
-    optimisers = Optimisers(head.parameters(), encoder, learning_rate=0.1, max_gradient_norm=2.0)
-    before = {id(p): p.detach().clone() for p in (*head.parameters(), *encoder.parameters())}
-    weights = [(encoder.layer.weight, 30.0), (encoder.layer.bias, 4.0), (head.weight, 5.0), (head.bias, 12.0)]
-    norm = optimisers.step(sum(scale * parameter.flatten()[0] for parameter, scale in weights))
-    assert norm.item() == pytest.approx((30**2 + 4**2 + 5**2 + 12**2) ** 0.5)
-    moved = [(before[id(p)] - p.detach()).flatten()[0].item() for p, _ in weights]
-    assert moved[0] == pytest.approx(
-        0.1 * 10 * 0.5, rel=1e-4
-    )  # SGD at ten times the rate along a gradient clipped to 0.5
-    np.testing.assert_allclose(moved[1:], 0.1, rtol=1e-4)  # Adam's first step is the rate, whatever the gradient
-    clipped = [parameter.grad.flatten()[0].item() for parameter, _ in weights]
-    np.testing.assert_allclose(clipped, [0.5, 2, 2 * 5 / 13, 2 * 12 / 13], rtol=1e-4)
-
-
-def test_frozen_parameters_are_left_out_and_unknown_rules_refused():
+def test_a_frozen_encoder_stays_as_it_is():
     encoder = Dense(2).requires_grad_(False)
     before = encoder.layer.weight.clone()
     fed(make_agent(encoder=encoder), random_steps(60)).update()
     assert torch.equal(before, encoder.layer.weight)
-    encoder = Dense(2)
-    encoder.parameter_groups = lambda: [Group("odd", list(encoder.parameters()), optimizer="rprop")]
-    with pytest.raises(SpecError, match="rprop"):
-        make_agent(encoder=encoder)
 
 
 @pytest.mark.parametrize(
