@@ -186,9 +186,9 @@ def _notes(options: BenchOptions) -> list[str]:
         notes.append(
             "What differs. CartPole: SB3 steps Gymnasium's environment in Python; networks, bursts and batches are "
             "equal. Breakout: SB3 runs as its users run it, with make_atari_env (wrappers in Python, one process), "
-            "float32, and a replay that stores whole stacks twice; ours has native emulator threads, a replay of single "
-            "frames, and bfloat16 where the processor multiplies it in hardware. Both hold 20,000 transitions and take "
-            "one gradient step of 32 per 4 environment steps (SB3: train_freq=4, gradient_steps=8, 8 environments)."
+            "float32, and a replay that stores whole stacks twice; ours has native emulator threads, a replay of "
+            "single frames, and bfloat16 where the processor multiplies it in hardware. Both hold 20,000 transitions "
+            "and take one gradient step of 32 per 4 steps (SB3: train_freq=4, gradient_steps=8, 8 environments)."
         )
     return notes
 

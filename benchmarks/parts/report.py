@@ -184,7 +184,7 @@ def write(name: str, folder: Path, report: Report, provenance: dict[str, Any]) -
         figure.savefig(path, dpi=DOTS_PER_INCH)
     # not finite: what could not be measured; JSON knows no such number
     data = json.loads(json.dumps(provenance | report.data, default=_plain), parse_constant=lambda _: None)
-    (folder / f"{name}.json").write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    (folder / f"{name}.json").write_text(_lines(data), encoding="utf-8")
     where = ", ".join(f"{key} {value}" for key, value in provenance["versions"].items())
     parts = [
         f"# {name}",
@@ -196,6 +196,18 @@ def write(name: str, folder: Path, report: Report, provenance: dict[str, Any]) -
     ]
     (folder / f"{name}.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return [folder / f"{name}.md", folder / f"{name}.json", *figures]
+
+
+def _lines(data: dict[str, Any]) -> str:
+    """JSON with a line per key, and per run: hundreds of scores do not take hundreds of lines."""
+    text = []
+    for key, value in data.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            rows = ",\n  ".join(json.dumps(row, allow_nan=False) for row in value)
+            text.append(f" {json.dumps(key)}: [\n  {rows}\n ]")
+        else:
+            text.append(f" {json.dumps(key)}: {json.dumps(value, allow_nan=False)}")
+    return "{\n" + ",\n".join(text) + "\n}\n"
 
 
 def number(value: float) -> str:
