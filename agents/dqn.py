@@ -69,8 +69,7 @@ class QNetwork(nn.Module):
         self.encoder, self.head = encoder, head
 
     def forward(self, obs: Tensor) -> Tensor:
-        features, _ = self.encoder(Inputs(obs.unsqueeze(0)))
-        return self.head(features.squeeze(0).flatten(1))
+        return self.head(self.encoder.read(obs).flatten(1))
 
 
 class DQN(Agent):

@@ -83,6 +83,11 @@ class Encoder(nn.Module, ABC):
             features `[T, B, *feature_shape]` in float32, or the autocast type, and the state after the last step.
         """
 
+    def read(self, obs: Tensor) -> Tensor:
+        """Features `[N, *feature_shape]` of single observations `[N, ...]`, each the first of its episode."""
+        reset = torch.ones(1, len(obs), dtype=torch.bool, device=obs.device)
+        return self(Inputs(obs.unsqueeze(0)), self.initial_state(len(obs)), reset)[0].squeeze(0)
+
     def augment(self, obs: Tensor) -> Tensor:
         """Random augmentation of a sampled batch `[T, B, ...]`, one draw per sequence. Never called to act."""
         return obs
@@ -121,6 +126,9 @@ class FeedForward(Encoder):
         steps, batch = inputs.obs.shape[:2]
         features = self.encode(inputs.obs.flatten(0, 1))
         return features.unflatten(0, (steps, batch)), state
+
+    def read(self, obs: Tensor) -> Tensor:
+        return self.encode(obs)
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:

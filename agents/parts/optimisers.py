@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.nn.utils import clip_grads_with_norm_
 
 from ...encoders.base import Encoder
 from ...envs.errors import SpecError
@@ -82,22 +82,24 @@ class Optimisers:
 
     def clear(self) -> None:
         """Forget gradients; between `clear` and `apply` the caller may call `backward` many times to accumulate."""
-        for part in self._parts.values():
-            part.zero_grad(set_to_none=True)
+        for clip in self._clips:
+            for parameter in clip.parameters:
+                parameter.grad = None
 
     def apply(self) -> Tensor:
         """Clip and apply the gradients that `backward` has left. Returns their norm before clipping."""
-        norms = []
-        for parameters, max_norm in self._clips:
-            norm = get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
+        reached = [[p.grad for p in clip.parameters if p.grad is not None] for clip in self._clips]
+        # one norm per parameter in one call, then one per part: small networks are bound by the number of calls
+        parameter_norms = torch._foreach_norm([gradient for part in reached for gradient in part])
+        if not parameter_norms:
+            return torch.zeros(())
+        norms = [torch.linalg.vector_norm(part) for part in torch.stack(parameter_norms).split([*map(len, reached)])]
+        for clip, norm in zip(self._clips, norms, strict=True):
             # reading a norm costs nothing on the CPU, and gradients are mostly short enough already
-            if max_norm is not None and (norm.is_cuda or norm > max_norm):
-                clip_grads_with_norm_(parameters, max_norm, norm, foreach=True)
-            norms.append(norm)
+            if clip.max_norm is not None and (norm.is_cuda or norm > clip.max_norm):
+                clip_grads_with_norm_(clip.parameters, clip.max_norm, norm, foreach=True)
         for part in self._parts.values():
             part.step()
-        if not norms:
-            return torch.zeros(())
         return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
 
     def scale_learning_rate(self, factor: float) -> None:
