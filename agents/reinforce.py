@@ -34,7 +34,7 @@ kind = "REINFORCE: Monte-Carlo policy gradient, with a learned baseline, return 
 
 @dataclass(frozen=True)
 class Config:
-    learning_rate: float = 3e-3  # Adam
+    learning_rate: float = 1e-3  # Adam
     learning_rate_decay_steps: int = 0  # environment steps in which the rate falls linearly to 0; 0 = constant
     discount: float = 0.99  # per step
     episodes_per_update: int = 8  # an update waits for so many finished episodes, and takes all there are
