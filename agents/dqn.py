@@ -139,7 +139,7 @@ class DQN(Agent):
         return metrics | {"exploration/epsilon": self.exploration.epsilon(self.steps)}
 
     def _learn(self, updates: int) -> Metrics:
-        """`updates` gradient steps, sampled and given targets in groups."""
+        """`updates` gradient steps, sampled and given the target network's values in groups."""
         size = self.config.batch_size
         group = max(1, TARGET_ROWS // (64 if self.spec.observation.is_image else 1) // size)
         beta = self.importance(self.steps)
@@ -150,43 +150,47 @@ class DQN(Agent):
             batch = batch._replace(obs=self._augment(batch.obs), next_obs=self._augment(batch.next_obs))
             with torch.no_grad(), self.compute.autocast():
                 target_q = self.target(batch.next_obs)
-            parts = zip(*(field.split(size) for field in batch[:-1]), batch.slot.reshape(count, size), strict=True)
-            for part, part_target_q in zip(parts, target_q.split(size), strict=True):
-                metrics = self._gradient_step(Batch(*part), part_target_q)
-        return metrics | {"q/mean": metrics["q/mean"].mean()}
+            target = q_losses.td_target(batch.reward, batch.discount, q_losses.max_value(target_q))
+            for begin in range(0, count * size, size):
+                rows = slice(begin, begin + size)
+                if self.config.double:
+                    target[rows] = self._double_target(batch, target_q, rows)
+                metrics = self._gradient_step(batch, target, rows)
+        return metrics
 
     def _augment(self, obs: Tensor) -> Tensor:
         return self.encoder.augment(obs.unsqueeze(0)).squeeze(0)
 
-    def _gradient_step(self, batch: Batch, target_q: Tensor) -> Metrics:
-        q_tm1, error, loss = self._loss(batch, target_q)
-        metrics: Metrics = {"loss/q": loss.detach(), "q/mean": q_tm1.detach()}
-        for name, auxiliary in self._auxiliary_losses().items():
-            loss = loss + auxiliary
-            metrics[f"loss/{name}"] = auxiliary.detach()
+    def _double_target(self, batch: Batch, target_q: Tensor, rows: slice) -> Tensor:
+        """Targets of `rows` with the actions that the online network, as it is now, would choose."""
+        with torch.no_grad(), self.compute.autocast():
+            selector = self.network(batch.next_obs[rows])
+        value_t = q_losses.double_value(target_q[rows], selector)
+        return q_losses.td_target(batch.reward[rows], batch.discount[rows], value_t)
+
+    def _gradient_step(self, batch: Batch, target: Tensor, rows: slice) -> Metrics:
+        q_tm1, error, loss = self._loss(batch.obs[rows], batch.action[rows], target[rows], batch.weight[rows])
+        metrics: Metrics = {"loss/q": loss.detach(), "q/mean": q_tm1.detach().mean()}
+        if self.encoder.window:
+            for name, auxiliary in self._auxiliary_losses().items():
+                loss = loss + auxiliary
+                metrics[f"loss/{name}"] = auxiliary.detach()
         metrics["gradient_norm"] = self.optimisers.step(loss)
         self.encoder.after_update()
         self.updates += 1
         if self.config.prioritised:
-            self.replay.update_priorities(batch.slot, error.detach().abs().cpu().numpy())
+            self.replay.update_priorities(batch.slot[rows], error.detach().abs().cpu().numpy())
         return metrics
 
-    def _loss_of(self, batch: Batch, target_q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _loss_of(self, obs: Tensor, action: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(q(s, a) `[N]`, TD errors `[N]`, loss); everything that is worth compiling."""
         with self.compute.autocast():
-            if self.config.double:
-                with torch.no_grad():
-                    value_t = q_losses.double_value(target_q, self.network(batch.next_obs))
-            else:
-                value_t = q_losses.max_value(target_q)
-            q_tm1 = q_losses.select(self.network(batch.obs), batch.action)
-        error = q_losses.td_error(q_tm1, batch.reward, batch.discount, value_t)
+            q_tm1 = q_losses.select(self.network(obs), action)
+        error = target - q_tm1
         losses = q_losses.huber(error) if self.config.huber else q_losses.squared(error)
-        return q_tm1, error, (losses * batch.weight).mean() if self.config.prioritised else losses.mean()
+        return q_tm1, error, (losses * weight).mean() if self.config.prioritised else losses.mean()
 
     def _auxiliary_losses(self) -> dict[str, Tensor]:
-        if not self.encoder.window:
-            return {}
         batch = self.replay.sample_sequences(self.config.batch_size, self.encoder.window)
         batch = batch._replace(obs=self.encoder.augment(batch.obs))
         with self.compute.autocast():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from rollouts import Dense
 from saccade.agents.parts.compute import Compute
-from saccade.agents.parts.optimisers import Optimisers
+from saccade.agents.parts.optimisers import LeanAdam, Optimisers
 from saccade.encoders.base import Group
 from saccade.envs.errors import SpecError
 from torch import nn
@@ -31,7 +31,7 @@ def test_optimisers_clip_apart_and_follow_each_rule():
     before = {id(p): p.detach().clone() for p in (*head.parameters(), *encoder.parameters())}
     weights = [(encoder.layer.weight, 30.0), (encoder.layer.bias, 4.0), (head.weight, 5.0), (head.bias, 12.0)]
     norm = optimisers.step(sum(scale * parameter.flatten()[0] for parameter, scale in weights))
-    assert norm.item() == pytest.approx((30**2 + 4**2 + 5**2 + 12**2) ** 0.5)
+    assert float(norm) == pytest.approx((30**2 + 4**2 + 5**2 + 12**2) ** 0.5)
     moved = [(before[id(p)] - p.detach()).flatten()[0].item() for p, _ in weights]
     assert moved[0] == pytest.approx(
         0.1 * 10 * 0.5, rel=1e-4
@@ -47,7 +47,8 @@ def test_frozen_parameters_are_left_out():
     optimisers = Optimisers(head.parameters(), encoder, learning_rate=0.1)
     norm = optimisers.step(head(encoder.encode(torch.ones(1, 2))).sum())
     assert torch.equal(before, encoder.layer.weight)
-    assert norm == torch.linalg.vector_norm(torch.cat([head.weight.grad.flatten(), head.bias.grad]))
+    whole = torch.linalg.vector_norm(torch.cat([head.weight.grad.flatten(), head.bias.grad]))
+    assert float(norm) == pytest.approx(whole.item())
 
 
 def test_a_rule_that_is_not_there_is_refused():
@@ -83,3 +84,26 @@ def test_rates_scale_from_where_they_began():
     before = encoder.layer.weight.detach().clone()
     optimisers.step(encoder.layer.weight.sum() * 0.1)
     torch.testing.assert_close(before - encoder.layer.weight, torch.full_like(before, 0.1 * 10 * 0.25 * 0.1))
+
+
+def test_the_lean_step_is_torchs_own_and_goes_on_after_loading():
+    torch.manual_seed(0)
+    layers = [nn.Linear(5, 3) for _ in range(2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    lean = LeanAdam(layers[0].parameters(), lr=0.01, fused=True)
+    own = torch.optim.Adam(layers[1].parameters(), lr=0.01, fused=True)
+    for number in range(30):
+        if number == 15:
+            state = copy.deepcopy(lean.state_dict())
+            lean = LeanAdam(layers[0].parameters(), lr=0.5, fused=True)
+            lean.load_state_dict(state)
+        x = torch.randn(4, 5)
+        for layer, optimizer in zip(layers, (lean, own), strict=True):
+            optimizer.zero_grad()
+            layer(x).square().sum().backward()
+            if number == 20:
+                layer.bias.grad = None
+            optimizer.step()
+    assert torch.equal(layers[0].weight, layers[1].weight)
+    assert torch.equal(layers[0].bias, layers[1].bias)
+    assert lean.state_dict()["state"][0]["step"] == 30

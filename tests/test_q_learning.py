@@ -29,21 +29,23 @@ Q_T = torch.tensor([[2.0, 5.0], [1.0, 1.0], [4.0, -4.0]])
 
 
 def test_q_learning_error_by_hand() -> None:
-    error = q_losses.td_error(q_losses.select(Q_TM1, A_TM1), R_T, DISCOUNT_T, q_losses.max_value(Q_T))
+    error = q_losses.td_target(R_T, DISCOUNT_T, q_losses.max_value(Q_T)) - q_losses.select(Q_TM1, A_TM1)
     # 1 + .9 * 5 - 1 = 4.5; -1 + 0 - 4 = -5; 0 + .5 * 4 - .5 = 1.5
     assert error.tolist() == pytest.approx([4.5, -5.0, 1.5])
 
 
 def test_double_q_learning_error_by_hand() -> None:
     selector = torch.tensor([[9.0, 0.0], [0.0, 1.0], [0.0, 7.0]])
-    error = q_losses.td_error(q_losses.select(Q_TM1, A_TM1), R_T, DISCOUNT_T, q_losses.double_value(Q_T, selector))
+    value_t = q_losses.double_value(Q_T, selector)
+    error = q_losses.td_target(R_T, DISCOUNT_T, value_t) - q_losses.select(Q_TM1, A_TM1)
     # 1 + .9 * 2 - 1 = 1.8; -5; 0 + .5 * -4 - .5 = -2.5
     assert error.tolist() == pytest.approx([1.8, -5.0, -2.5])
 
 
 def test_no_gradient_reaches_the_target() -> None:
     q_tm1, q_t = Q_TM1.clone().requires_grad_(), Q_T.clone().requires_grad_()
-    q_losses.td_error(q_losses.select(q_tm1, A_TM1), R_T, DISCOUNT_T, q_losses.max_value(q_t)).sum().backward()
+    error = q_losses.td_target(R_T, DISCOUNT_T, q_losses.max_value(q_t)) - q_losses.select(q_tm1, A_TM1)
+    error.sum().backward()
     assert q_t.grad is None
     assert q_tm1.grad.tolist() == [[-1, 0], [0, -1], [0, -1]]
 
@@ -113,7 +115,13 @@ def test_one_gradient_equals_a_slow_one(double: bool, huber: bool, prioritised: 
         for parameter in agent.target.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     batch = agent.replay.sample(8, 2, 0.9, 0.5)
-    _, _, loss = agent._loss(batch, agent.target(batch.next_obs))
+    target_q = agent.target(batch.next_obs)
+    target = (
+        agent._double_target(batch, target_q, slice(0, 8))
+        if double
+        else batch.reward + batch.discount * target_q.amax(1)
+    )
+    _, _, loss = agent._loss(batch.obs, batch.action, target, batch.weight)
     total = 0.0
     for i in range(8):
         q_next = agent.target(batch.next_obs[i : i + 1])[0].detach()
@@ -214,7 +222,8 @@ def test_bfloat16_gives_nearly_the_same_gradient() -> None:
         obs, next_obs = (torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8, generator=random) for _ in range(2))
         action, ones = torch.arange(8) % env.spec.action.count, torch.ones(8)
         batch = Batch(obs, action, ones, 0.9 * ones, next_obs, ones, np.arange(8))
-        _, _, loss = agent._loss(batch, torch.zeros(8, env.spec.action.count))
+        target = agent._double_target(batch, torch.zeros(8, env.spec.action.count), slice(0, 8))
+        _, _, loss = agent._loss(obs, action, target, ones)
         loss.backward()
         gradients.append(torch.cat([p.grad.float().flatten() for p in agent.network.parameters()]))
     cosine = torch.nn.functional.cosine_similarity(*gradients, dim=0)

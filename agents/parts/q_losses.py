@@ -22,9 +22,9 @@ def double_value(q_t: Tensor, selector_t: Tensor) -> Tensor:
     return select(q_t, selector_t.argmax(-1))
 
 
-def td_error(q_tm1: Tensor, r_t: Tensor, discount_t: Tensor, value_t: Tensor) -> Tensor:
-    """r_t + discount_t * value_t - q_tm1, all `[...]`, `q_tm1` of the action taken; no gradient through the target."""
-    return torch.addcmul(r_t, discount_t, value_t).detach() - q_tm1
+def td_target(r_t: Tensor, discount_t: Tensor, value_t: Tensor) -> Tensor:
+    """r_t + discount_t * value_t, all `[...]`; no gradient goes through it."""
+    return torch.addcmul(r_t, discount_t, value_t).detach()
 
 
 def squared(error: Tensor) -> Tensor:
