@@ -156,7 +156,8 @@ class DQN(Agent):
                 if self.config.double:
                     target[rows] = self._double_target(batch, target_q, rows)
                 metrics = self._gradient_step(batch, target, rows)
-        return metrics
+        # of the last step only: tiny kernels for every step would cost more than some steps do
+        return {name: value.detach().mean() if isinstance(value, Tensor) else value for name, value in metrics.items()}
 
     def _augment(self, obs: Tensor) -> Tensor:
         return self.encoder.augment(obs.unsqueeze(0)).squeeze(0)
@@ -169,26 +170,30 @@ class DQN(Agent):
         return q_losses.td_target(batch.reward[rows], batch.discount[rows], value_t)
 
     def _gradient_step(self, batch: Batch, target: Tensor, rows: slice) -> Metrics:
-        q_tm1, error, loss = self._loss(batch.obs[rows], batch.action[rows], target[rows], batch.weight[rows])
-        metrics: Metrics = {"loss/q": loss.detach(), "q/mean": q_tm1.detach().mean()}
+        """Learn from `rows`. The metrics still hold their graphs, and values `[N]` of which the mean is meant."""
+        q_tm1, loss = self._loss(batch.obs[rows], batch.action[rows], target[rows], batch.weight[rows])
+        metrics: Metrics = {"loss/q": loss, "q/mean": q_tm1}
+        total = loss
         if self.encoder.window:
             for name, auxiliary in self._auxiliary_losses().items():
-                loss = loss + auxiliary
-                metrics[f"loss/{name}"] = auxiliary.detach()
-        metrics["gradient_norm"] = self.optimisers.step(loss)
+                total = total + auxiliary
+                metrics[f"loss/{name}"] = auxiliary
+        metrics["gradient_norm"] = self.optimisers.step(total)
         self.encoder.after_update()
         self.updates += 1
         if self.config.prioritised:
-            self.replay.update_priorities(batch.slot[rows], error.detach().abs().cpu().numpy())
+            error = target[rows] - q_tm1.detach()
+            self.replay.update_priorities(batch.slot[rows], error.abs().cpu().numpy())
         return metrics
 
-    def _loss_of(self, obs: Tensor, action: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(q(s, a) `[N]`, TD errors `[N]`, loss); everything that is worth compiling."""
+    def _loss_of(self, obs: Tensor, action: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """(q(s, a) `[N]`, loss); everything that is worth compiling."""
         with self.compute.autocast():
             q_tm1 = q_losses.select(self.network(obs), action)
-        error = target - q_tm1
-        losses = q_losses.huber(error) if self.config.huber else q_losses.squared(error)
-        return q_tm1, error, (losses * weight).mean() if self.config.prioritised else losses.mean()
+        losses = (q_losses.huber if self.config.huber else q_losses.squared)(q_tm1, target)
+        if not self.config.prioritised:
+            return q_tm1, losses.mean()
+        return q_tm1, (losses * weight).mean()
 
     def _auxiliary_losses(self) -> dict[str, Tensor]:
         batch = self.replay.sample_sequences(self.config.batch_size, self.encoder.window)

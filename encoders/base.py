@@ -21,8 +21,8 @@ class Inputs(NamedTuple):
     """What an encoder reads; every tensor is `[T, B, ...]`."""
 
     obs: Tensor
-    last_action: Tensor | None = None  # what was done before `obs` was seen; int64, or float32 for continuous actions
-    last_reward: Tensor | None = None  # float32
+    last_action: Tensor | None = None  # what was done before `obs` was seen, int64 or float32; given to memories
+    last_reward: Tensor | None = None  # float32; likewise
     mask: Tensor | None = None  # bool; False = padding: the state passes through unchanged
 
 

@@ -51,12 +51,12 @@ def test_no_gradient_reaches_the_target() -> None:
 
 
 def test_huber_is_quadratic_then_linear() -> None:
-    error = torch.tensor([-3.0, -0.5, 0.0, 1.0, 4.0], requires_grad=True)
-    loss = q_losses.huber(error)
+    q_tm1 = torch.tensor([3.0, 0.5, 0.0, -1.0, -4.0], requires_grad=True)
+    loss = q_losses.huber(q_tm1, torch.zeros(5))
     assert loss.tolist() == pytest.approx([2.5, 0.125, 0.0, 0.5, 3.5])
     loss.sum().backward()
-    assert error.grad.tolist() == pytest.approx([-1, -0.5, 0, 1, 1])
-    assert q_losses.squared(error.detach()).tolist() == pytest.approx([4.5, 0.125, 0.0, 0.5, 8.0])
+    assert q_tm1.grad.tolist() == pytest.approx([1, 0.5, 0, -1, -1])
+    assert q_losses.squared(q_tm1.detach(), torch.ones(5)).tolist() == pytest.approx([2.0, 0.125, 0.5, 2.0, 12.5])
 
 
 def test_dueling_streams_by_hand() -> None:
@@ -121,7 +121,7 @@ def test_one_gradient_equals_a_slow_one(double: bool, huber: bool, prioritised: 
         if double
         else batch.reward + batch.discount * target_q.amax(1)
     )
-    _, _, loss = agent._loss(batch.obs, batch.action, target, batch.weight)
+    _, loss = agent._loss(batch.obs, batch.action, target, batch.weight)
     total = 0.0
     for i in range(8):
         q_next = agent.target(batch.next_obs[i : i + 1])[0].detach()
@@ -223,7 +223,7 @@ def test_bfloat16_gives_nearly_the_same_gradient() -> None:
         action, ones = torch.arange(8) % env.spec.action.count, torch.ones(8)
         batch = Batch(obs, action, ones, 0.9 * ones, next_obs, ones, np.arange(8))
         target = agent._double_target(batch, torch.zeros(8, env.spec.action.count), slice(0, 8))
-        _, _, loss = agent._loss(obs, action, target, ones)
+        _, loss = agent._loss(obs, action, target, ones)
         loss.backward()
         gradients.append(torch.cat([p.grad.float().flatten() for p in agent.network.parameters()]))
     cosine = torch.nn.functional.cosine_similarity(*gradients, dim=0)

@@ -67,7 +67,7 @@ def run(
     """
     device = agent.device
     while True:
-        action = agent.act(_inputs(position, device), position.state, _reset(position, device), explore=explore)
+        action = agent.act(*_inputs(position, device), explore=explore)
         env.send(action.action)
         metrics = agent.update() if learn else {}
         outcome = env.recv()
@@ -92,18 +92,17 @@ def run(
         yield step, metrics
 
 
-def _inputs(position: Position, device: str) -> Inputs:
-    obs, action, reward = (
-        torch.from_numpy(array)[None] for array in (position.obs, position.last_action, position.last_reward)
-    )
-    if device == "cpu":
-        return Inputs(obs, action, reward)
-    return Inputs(obs.to(device), action.to(device), reward.to(device))
+def _inputs(position: Position, device: str) -> tuple[Inputs, State, torch.Tensor | None]:
+    """What `act` reads; what only matters to a memory is left out where there is none."""
+    if not position.state:
+        return Inputs(_tensor(position.obs, device)), (), None
+    last = _tensor(position.last_action, device), _tensor(position.last_reward, device)
+    return Inputs(_tensor(position.obs, device), *last), position.state, _tensor(position.reset, device)
 
 
-def _reset(position: Position, device: str) -> torch.Tensor:
-    reset = torch.from_numpy(position.reset)[None]
-    return reset if device == "cpu" else reset.to(device)
+def _tensor(array: np.ndarray, device: str) -> torch.Tensor:
+    tensor = torch.from_numpy(array).unsqueeze(0)
+    return tensor if device == "cpu" else tensor.to(device)
 
 
 def _advance(position: Position, step: Step, outcome: Outcome, state: State) -> None:

@@ -31,9 +31,9 @@ class LeanAdam(torch.optim.Adam):
 
     _ready: list[tuple[dict[str, Any], list[list[Tensor]]]] | None = None  # per group: parameters and their state
 
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def lean_step(self) -> None:
         if self._ready is None or any(p.grad is None for group, _ in self._ready for p in group["params"]):
-            super().step()
+            self.step()
             self._prepare()
             return
         with torch.no_grad():
@@ -154,7 +154,7 @@ class Optimisers:
                     torch._foreach_mul_(part, clip.max_norm / norm)
             total = math.hypot(*norms.tolist())
         for optimizer in self._parts.values():
-            optimizer.step()
+            optimizer.lean_step() if isinstance(optimizer, LeanAdam) else optimizer.step()
         return total
 
     def _clip_unseen(self, norms: list[Tensor]) -> None:

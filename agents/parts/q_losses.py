@@ -27,14 +27,15 @@ def td_target(r_t: Tensor, discount_t: Tensor, value_t: Tensor) -> Tensor:
     return torch.addcmul(r_t, discount_t, value_t).detach()
 
 
-def squared(error: Tensor) -> Tensor:
-    """error^2 / 2, elementwise."""
-    return 0.5 * error.square()
+def squared(q_tm1: Tensor, target: Tensor) -> Tensor:
+    """Half the squared TD error, elementwise."""
+    return 0.5 * F.mse_loss(q_tm1, target, reduction="none")
 
 
-def huber(error: Tensor, delta: float = 1.0) -> Tensor:
-    """Quadratic within `delta`, linear beyond (Mnih et al. 2015 clip the error to the same effect), elementwise."""
-    return F.huber_loss(error, torch.zeros_like(error), reduction="none", delta=delta)
+def huber(q_tm1: Tensor, target: Tensor) -> Tensor:
+    """Half the squared TD error within 1, linear beyond (Mnih et al. 2015 clip the error to the same effect),
+    elementwise."""
+    return F.huber_loss(q_tm1, target, reduction="none")
 
 
 def dueling(value: Tensor, advantage: Tensor) -> Tensor:
