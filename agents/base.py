@@ -52,7 +52,7 @@ class Agent(ABC):
 
     @abstractmethod
     def act(self, inputs: Inputs, state: State, reset: Tensor | None, *, explore: bool) -> Action:
-        """Choose actions for `inputs` (`[1, B, ...]`), greedily unless `explore`. Changes nothing but random numbers."""
+        """Actions for `inputs` (`[1, B, ...]`), greedy unless `explore`. Changes nothing but random numbers."""
 
     @abstractmethod
     def observe(self, step: Step) -> None:

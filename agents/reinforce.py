@@ -22,12 +22,13 @@ from ..envs.errors import UserError
 from ..envs.spec import EnvSpec
 from .base import Action, Agent, Metrics
 from .parts.compute import Compute
-from .parts.distributions import Categorical, Gaussian, make_head, small_linear
+from .parts.distributions import Categorical, Gaussian, make_head
 from .parts.episodes import EpisodeStore, Sequences, encode_padded, group_by_length, pad
 from .parts.networks import acting_copy
 from .parts.optimisers import Optimisers
 from .parts.policy_losses import entropy_loss, normalise, policy_gradient_loss, value_loss
 from .parts.returns import lambda_returns
+from .parts.scaled_value import ScaledValue
 
 kind = "REINFORCE: Monte-Carlo policy gradient, with a learned baseline, return normalisation and entropy as options"
 
@@ -39,11 +40,10 @@ class Config:
     discount: float = 0.99  # per step
     episodes_per_update: int = 8  # an update waits for so many finished episodes, and takes all there are
     baseline: Literal["none", "value"] = "value"  # value: learned by a head on the same encoder
-    value_weight: float = 0.5  # of the baseline's loss beside the policy's
+    value_weight: float = 0.5  # of the baseline's loss, in units of the returns' size, beside the policy's
     normalise_returns: bool = True  # less their baseline: mean 0 and deviation 1 over the steps of an update
     entropy_weight: float = 0.0  # of the policy's entropy in nats
     max_gradient_norm: float | None = None  # of heads and encoder apart; None = no clipping
-    reward_scale: float = 1.0  # rewards are multiplied by this to learn from; scores never
     log_std: float = 0.0  # Gaussian: first log standard deviation, in half-widths of the action box
     state_dependent_std: bool = False  # Gaussian: the deviation also depends on the observation
     chunk_size: int = 8192  # observations whose activations are in memory at once
@@ -57,7 +57,7 @@ class PolicyNetwork(nn.Module):
         size = int(np.prod(encoder.feature_shape))
         self.encoder = encoder
         self.head = make_head(size, spec.action, generator, config.log_std, config.state_dependent_std)
-        self.value = small_linear(size, 1, 1.0, generator) if config.baseline == "value" else None
+        self.value = ScaledValue(size, generator) if config.baseline == "value" else None
 
     def policy(self, features: Tensor) -> Categorical | Gaussian:
         """Features `[T, B, ...]` to distributions `[T, B]`."""
@@ -66,7 +66,7 @@ class PolicyNetwork(nn.Module):
     def values(self, features: Tensor) -> Tensor:
         """Features `[T, B, ...]` to the baseline's values `[T, B]`."""
         assert self.value is not None
-        return self.value(features.flatten(2).float()).squeeze(-1)
+        return self.value(features.flatten(2).float())
 
 
 class Reinforce(Agent):
@@ -119,24 +119,26 @@ class Reinforce(Agent):
         advantages = [advantage for _, advantage in targets]
         if config.normalise_returns:
             advantages = _normalise_together(advantages, [sequences.real for sequences in groups])
+        if self.network.value is not None:
+            self.network.value.rescale(torch.cat([r[s.real] for s, (r, _) in zip(groups, targets, strict=True)]))
         self.optimisers.clear()
-        metrics: dict[str, Tensor] = {}
+        metrics: Metrics = {}
         for sequences, (returns, _), advantage in zip(groups, targets, advantages, strict=True):
             for name, value in self._accumulate(sequences, returns, advantage, steps).items():
                 metrics[name] = metrics[name] + value if name in metrics else value
         metrics["gradient_norm"] = self.optimisers.apply()
         encoder.after_update()
         first = torch.cat([returns[0] for returns, _ in targets])
-        return {**metrics, "return/mean": first.mean() / config.reward_scale}
+        return {**metrics, "return/mean": first.mean()}
 
     @torch.no_grad()
     def _targets(self, sequences: Sequences) -> tuple[Tensor, Tensor]:
         """(returns, returns less their baseline), each `[T, N]`; before any gradient, to be normalised together."""
-        reward, discount = sequences.reward * self.config.reward_scale, sequences.discount * self.config.discount
+        discount = sequences.discount * self.config.discount
         value = torch.zeros(sequences.mask.shape, device=self.device)
         if self.config.baseline == "value":
             value = self._values(sequences)
-        returns = lambda_returns(reward, discount, value[1:], (~sequences.last).float())
+        returns = lambda_returns(sequences.reward, discount, value[1:], (~sequences.last).float())
         return returns, returns - value[:-1]
 
     def _values(self, sequences: Sequences) -> Tensor:
@@ -184,7 +186,8 @@ class Reinforce(Agent):
             "loss/entropy": entropy_loss(policy.entropy(), weight),
         }
         if self.network.value is not None:
-            losses["loss/value"] = value_loss(self.network.values(features), returns, weight)
+            scale = self.network.value.scale  # the loss is in units of the returns' size
+            losses["loss/value"] = value_loss(self.network.values(features) / scale, returns / scale, weight)
         return losses
 
     def interrupt(self) -> None:
@@ -223,7 +226,7 @@ def _normalise_together(values: list[Tensor], masks: list[Tensor]) -> list[Tenso
 
 def build(config: Config, spec: EnvSpec, encoder: Encoder, compute: Compute, seed: int) -> Reinforce:
     """Raises UserError for settings that make no sense."""
-    for name in ("learning_rate", "episodes_per_update", "reward_scale", "chunk_size"):
+    for name in ("learning_rate", "episodes_per_update", "chunk_size"):
         if not getattr(config, name) > 0:
             raise UserError(f"reinforce: {name} must be above 0, not {getattr(config, name)}")
     if not 0 <= config.discount <= 1:

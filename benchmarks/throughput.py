@@ -27,7 +27,8 @@ kind = "steps per second of DQN on CartPole and Breakout with learning, against 
 SLOWER = 0.10  # a build that has lost more than this share of its speed is flagged
 BREAKDOWN_SECONDS = 8.0
 
-_PLAIN = {"double": False, "dueling": False, "n_step": 1, "prioritised": False}  # what both sides have
+# what both sides have
+_PLAIN = {"double": False, "dueling": False, "n_step": 1, "prioritised": False, "learning_rate_decay_steps": 0}
 TASKS: dict[str, tuple[str, dict[str, Any]]] = {
     "cartpole": ("CartPole-v1", {"epsilon_initial": 0.04, "epsilon_final": 0.04}),
     "breakout": (

@@ -98,7 +98,7 @@ class AtariEnv(VectorEnv):
             env_id,
             num_envs,
             ObservationSpec((stack, size, size), "uint8", 0, 255, stack=stack),
-            ActionSpec(count=int(self._env.single_action_space.n)),
+            ActionSpec(count=len(self._env.ale.get_action_set())),
             frames_per_step=protocol.frame_skip,
         )
         self._lives = np.zeros(num_envs, np.int32)

@@ -78,5 +78,5 @@ class VectorEnv(ABC):
         """Go on from `state_dict()`. Returns the observations to act on; called instead of `reset`."""
         raise ValueError(f"{self.spec.id} cannot be cloned")
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (most worlds have nothing to give back)
         """Give processes and windows back. Safe to call twice."""

@@ -55,7 +55,11 @@ class ActionSpec:
         return self.count > 0
 
     def describe(self) -> str:
-        return f"{self.count} discrete actions" if self.is_discrete else f"continuous actions, a Box of shape {list(self.shape)}"
+        return (
+            f"{self.count} discrete actions"
+            if self.is_discrete
+            else f"continuous actions, a Box of shape {list(self.shape)}"
+        )
 
 
 @dataclass(frozen=True)

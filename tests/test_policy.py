@@ -5,12 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch.distributions import Categorical as TorchCategorical
-from torch.distributions import Normal
-
 from saccade.agents.parts.distributions import Categorical, CategoricalHead, Gaussian, GaussianHead
 from saccade.agents.parts.policy_losses import entropy_loss, normalise, policy_gradient_loss, value_loss
 from saccade.envs.spec import ActionSpec
+from torch.distributions import Categorical as TorchCategorical
+from torch.distributions import Normal
 
 
 def generator(seed=0):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-
 from saccade.agents.parts.returns import lambda_returns, n_step_returns
 
 

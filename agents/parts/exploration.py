@@ -17,7 +17,7 @@ class Exploration(ABC):
         """Probability of a random action at environment step `step`."""
 
     def __call__(self, greedy: np.ndarray, actions: int, step: int, random: np.random.Generator) -> np.ndarray:
-        """Actions int64 `[B]`: `greedy`, each replaced by one of `actions` at random with probability `epsilon(step)`."""
+        """Actions int64 `[B]`: `greedy`, each replaced by one of `actions` with probability `epsilon(step)`."""
         epsilon = self.epsilon(step)
         if epsilon <= 0:
             return greedy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -30,20 +31,16 @@ def target_copy(module: nn.Module, dtype: torch.dtype | None = None) -> nn.Modul
 @torch.no_grad()
 def follow(target: nn.Module, online: nn.Module, rate: float) -> None:
     """Move `target`'s parameters towards `online`'s by `rate`; 1 copies. Buffers are copied."""
-    ours, theirs = list(target.parameters()), list(online.parameters())
-    if rate == 1:
-        for mine, its in zip(ours, theirs, strict=True):
-            mine.copy_(its)
-    else:
-        torch._foreach_lerp_(ours, theirs, rate)
-    for mine, its in zip(target.buffers(), online.buffers(), strict=True):
-        mine.copy_(its)
+    for mine, its in zip(target.parameters(), online.parameters(), strict=True):
+        mine.copy_(its) if rate == 1 else mine.lerp_(its, rate)
+    for kept, current in zip(target.buffers(), online.buffers(), strict=True):
+        kept.copy_(current)
 
 
 def dense(sizes: Sequence[int], output_gain: float) -> nn.Sequential:
     """Linear layers with ReLU between them; orthogonal weights, the last layer scaled by `output_gain`."""
     layers: list[nn.Module] = []
-    for number, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for number, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
         if number:
             layers.append(nn.ReLU())
         linear = nn.Linear(inputs, outputs)

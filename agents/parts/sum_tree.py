@@ -40,7 +40,7 @@ class SumTree:
             above.reshape(-1)[index] = below[index].sum(1)
 
     def sample(self, uniform: np.ndarray) -> np.ndarray:
-        """Leaves at the fractions `uniform` (float64 [N] in [0, 1)) of the total: stratified as the caller draws them."""
+        """Leaves at the fractions `uniform` (float64 [N] in [0, 1)) of the total, as the caller draws them."""
         node = np.zeros(len(uniform), np.int64)
         mass = uniform * self.total()
         for level in reversed(self.levels):

@@ -51,7 +51,7 @@ def require_sb3() -> None:
 def differences(config: Config) -> list[str]:
     """Switches of ours that SB3's DQN does not have."""
     switches = {"double": config.double, "dueling": config.dueling, "prioritised": config.prioritised}
-    return [name for name, is_on in switches.items() if is_on] + ["n-step"] * (config.n_step > 1)
+    return [name for name, is_on in switches.items() if is_on]
 
 
 def hyper_parameters(plan: Plan, steps: int, collect: int | None = None) -> dict[str, Any]:
@@ -81,6 +81,7 @@ def hyper_parameters(plan: Plan, steps: int, collect: int | None = None) -> dict
         "learning_starts": config.learning_starts,
         "batch_size": config.batch_size,
         "gamma": config.discount,
+        "n_steps": config.n_step,
         "tau": config.target_rate,
         "train_freq": collect,
         "gradient_steps": max(collect * envs * config.updates_per_interval // config.update_interval, 1),
@@ -108,7 +109,11 @@ def make_model(plan: Plan, steps: int, collect: int | None = None) -> Any:
         envs = VecFrameStack(make_atari_env(plan.env, n_envs=count, seed=seed, env_kwargs=kwargs), n_stack=4)
     else:
         envs = make_vec_env(plan.env, n_envs=count, seed=seed)
-    return DQN(env=envs, seed=seed, device="cpu", verbose=0, **hyper_parameters(plan, steps, collect))
+    settings = hyper_parameters(plan, steps, collect)
+    if decay_steps := plan.agent_config.learning_rate_decay_steps:
+        rate = settings["learning_rate"]
+        settings["learning_rate"] = lambda remaining: rate * max(0.0, 1 - (1 - remaining) * steps / decay_steps)
+    return DQN(env=envs, seed=seed, device="cpu", verbose=0, **settings)
 
 
 class _Actor:
