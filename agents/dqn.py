@@ -26,6 +26,7 @@ from .parts.networks import QHead, acting_copy, follow, target_copy
 from .parts.optimisers import Optimisers
 from .parts.replay import Batch, Replay
 from .parts.schedules import Linear
+from .parts.settings import check_settings
 
 kind = "deep Q-network with target network and replay; double, dueling, n-step, prioritised as switches"
 
@@ -229,19 +230,30 @@ def build(config: Config, spec: EnvSpec, encoder: Encoder, compute: Compute, see
         raise SpecError(f"dqn needs discrete actions; {spec.id} has {spec.action.describe()}. Try reinforce")
     if encoder.initial_state(1):
         raise SpecError("dqn replays single transitions, so its encoder must be without memory")
-    positive = (
-        "learning_rate",
-        "batch_size",
-        "replay_capacity",
-        "update_interval",
-        "updates_per_interval",
-        "target_interval",
-        "n_step",
+    check_settings(
+        "dqn",
+        config,
+        positive=(
+            "learning_rate",
+            "adam_epsilon",
+            "batch_size",
+            "replay_capacity",
+            "update_interval",
+            "updates_per_interval",
+            "target_interval",
+            "n_step",
+            "max_gradient_norm",
+        ),
+        not_negative=(
+            "learning_rate_decay_steps",
+            "learning_starts",
+            "priority_exponent",
+            "importance_exponent",
+            "importance_steps",
+            "epsilon_decay_steps",
+        ),
+        share=("discount", "target_rate", "epsilon_initial", "epsilon_final"),
     )
-    for name in positive:
-        if getattr(config, name) <= 0:
-            raise UserError(f"dqn: {name} must be positive, not {getattr(config, name)}")
-    for name in ("discount", "target_rate", "epsilon_initial", "epsilon_final"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise UserError(f"dqn: {name} must lie between 0 and 1, not {getattr(config, name)}")
+    if any(size < 1 for size in config.hidden):
+        raise UserError(f"dqn: hidden must be positive sizes, not {config.hidden}")
     return DQN(config, spec, encoder, compute, seed)

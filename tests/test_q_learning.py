@@ -205,7 +205,7 @@ def test_box_actions_are_refused() -> None:
 def test_sizes_that_make_no_sense_are_refused(name: str, value: int) -> None:
     env = make_env("CartPole-v1", 1)
     encoder = make_encoder("mlp", env.spec.observation)
-    with pytest.raises(UserError, match=f"{name} must be positive"):
+    with pytest.raises(UserError, match=f"{name} must be above 0"):
         build(dataclasses.replace(Config(), **{name: value}), env.spec, encoder, Compute(), 0)
 
 
