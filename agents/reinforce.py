@@ -40,7 +40,7 @@ class Config:
     discount: float = 0.99  # per step
     episodes_per_update: int = 8  # an update waits for so many finished episodes, and takes all there are
     baseline: Literal["none", "value"] = "value"  # value: learned by a head on the same encoder
-    value_weight: float = 0.5  # of the baseline's loss, in units of the returns' size, beside the policy's
+    value_weight: float = 0.1  # of the baseline's loss, in units of the returns' size, beside the policy's
     normalise_returns: bool = True  # less their baseline: mean 0 and deviation 1 over the steps of an update
     entropy_weight: float = 0.0  # of the policy's entropy in nats
     max_gradient_norm: float | None = None  # of heads and encoder apart; None = no clipping

@@ -7,6 +7,7 @@ import pytest
 import torch
 from saccade.agents.parts.distributions import Categorical, CategoricalHead, Gaussian, GaussianHead
 from saccade.agents.parts.policy_losses import entropy_loss, normalise, policy_gradient_loss, value_loss
+from saccade.agents.parts.scaled_value import ScaledValue
 from saccade.envs.spec import ActionSpec
 from torch.distributions import Categorical as TorchCategorical
 from torch.distributions import Normal
@@ -142,3 +143,26 @@ def test_normalise_counts_real_steps_only():
 def test_normalising_equal_values_says_nothing():
     assert normalise(torch.full((3, 2), 4.0), torch.ones(3, 2, dtype=torch.bool)).abs().max() == 0
     assert normalise(torch.full((1, 1), 4.0), torch.ones(1, 1, dtype=torch.bool)).item() == 0
+
+
+def test_values_keep_while_their_scale_follows_the_returns():
+    head, features = ScaledValue(3, generator(), memory=2), torch.randn(5, 3, generator=generator())
+    with torch.no_grad():
+        head.layer.bias.fill_(4.0)
+    before = head(features)
+    head.rescale(torch.tensor([3.0, -4.0, 5.0, 0.0]))  # mean square 12.5
+    assert head.scale.item() == pytest.approx(12.5**0.5)
+    head.rescale(torch.full((2,), 10.0))  # the mean of two: (12.5 + 100) / 2
+    assert head.scale.item() == pytest.approx(56.25**0.5)
+    head.rescale(torch.full((7,), -2.0))  # beyond its memory, half of what there was: (56.25 + 4) / 2
+    assert head.scale.item() == pytest.approx(30.125**0.5)
+    torch.testing.assert_close(head(features), before)
+    assert head.layer.bias.item() == pytest.approx(4 / 30.125**0.5)
+
+
+def test_returns_of_nothing_leave_the_scale_as_it_was():
+    head = ScaledValue(3, generator())
+    head.rescale(torch.zeros(4))
+    assert head.scale == 1
+    head.rescale(torch.tensor([6.0]))  # the mean of 0 and 36
+    assert head.scale.item() == pytest.approx(18**0.5)
