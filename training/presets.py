@@ -26,9 +26,9 @@ PRESETS: dict[str, Preset] = {
     "cartpole": Preset(
         "dqn",
         "CartPole-v*",
-        "the tuned settings of rl-baselines3-zoo, with 3-step returns and a falling rate, which steady it",
+        "the tuned settings of rl-baselines3-zoo, with 3-step returns and a lower, falling rate, which steady it",
         agent_config={
-            "learning_rate": 2.3e-3,
+            "learning_rate": 1e-3,
             "learning_rate_decay_steps": 50_000,
             "n_step": 3,
             "batch_size": 64,
@@ -43,6 +43,25 @@ PRESETS: dict[str, Preset] = {
         encoder_config={"hidden": (256, 256)},
         run={"num_envs": 1, "steps": 50_000},
         encoder="mlp",
+    ),
+    "reinforce-cartpole": Preset(
+        "reinforce",
+        "CartPole-v*",
+        "our own trials: at least 475 on 10 of 10 seeds",
+        agent_config={"learning_rate": 3e-3, "learning_rate_decay_steps": 300_000},
+        run={"num_envs": 8, "steps": 300_000},
+    ),
+    "pendulum": Preset(
+        "reinforce",
+        "Pendulum-v*",
+        "our own trials",
+        agent_config={
+            "learning_rate": 3e-3,
+            "learning_rate_decay_steps": 4_000_000,
+            "discount": 0.9,
+            "value_weight": 0.5,
+        },
+        run={"num_envs": 8, "steps": 4_000_000},
     ),
     "atari": Preset(
         "dqn",
