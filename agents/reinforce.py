@@ -29,6 +29,7 @@ from .parts.optimisers import Optimisers
 from .parts.policy_losses import entropy_loss, normalise, policy_gradient_loss, value_loss
 from .parts.returns import lambda_returns
 from .parts.scaled_value import ScaledValue
+from .parts.settings import check_settings
 
 kind = "REINFORCE: Monte-Carlo policy gradient, with a learned baseline, return normalisation and entropy as options"
 
@@ -226,11 +227,13 @@ def _normalise_together(values: list[Tensor], masks: list[Tensor]) -> list[Tenso
 
 def build(config: Config, spec: EnvSpec, encoder: Encoder, compute: Compute, seed: int) -> Reinforce:
     """Raises UserError for settings that make no sense."""
-    for name in ("learning_rate", "episodes_per_update", "chunk_size"):
-        if not getattr(config, name) > 0:
-            raise UserError(f"reinforce: {name} must be above 0, not {getattr(config, name)}")
-    if not 0 <= config.discount <= 1:
-        raise UserError(f"reinforce: discount must be between 0 and 1, not {config.discount}")
+    check_settings(
+        "reinforce",
+        config,
+        positive=("learning_rate", "episodes_per_update", "max_gradient_norm", "chunk_size"),
+        not_negative=("learning_rate_decay_steps", "value_weight", "entropy_weight"),
+        share=("discount",),
+    )
     if config.baseline not in ("none", "value"):
         raise UserError(f"reinforce: baseline must be none or value, not {config.baseline!r}")
     return Reinforce(config, spec, encoder, compute, seed)
