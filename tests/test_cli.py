@@ -281,8 +281,8 @@ def test_the_overview_and_the_lists(tmp_path):
 def test_help_shows_the_presets_defaults(tmp_path):
     done = saccade([*DQN, "--env", "CartPole-v1", "--help"], tmp_path)
     assert done.returncode == 0
-    assert "(default: 0.0023)" in done.stdout
+    assert "(default: 0.001)" in done.stdout
     done = saccade([*DQN, "--env", "CartPole-v1", "--preset", "none", "--help"], tmp_path)
-    assert "(default: 0.0023)" not in done.stdout
+    assert "(default: 0.001)" not in done.stdout
     assert "--encoder.hidden" in done.stdout
     assert "--env.sticky-actions" in done.stdout
