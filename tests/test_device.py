@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +134,7 @@ def test_commit_is_that_of_the_packages_own_checkout(tmp_path, monkeypatch):
     monkeypatch.setattr(device, "__file__", str(tmp_path / "a" / "b" / "device.py"))
     Path(tmp_path / "a" / "b").mkdir(parents=True)
     assert device.commit() is None  # below another project's checkout
+
+
+def test_glibc_keeps_what_is_freed():
+    assert device.keep_freed_memory() == (platform.libc_ver()[0] == "glibc")

@@ -150,6 +150,13 @@ def test_a_run_directory_that_exists_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "precious").read_text() == "x"
 
 
+def test_a_rate_that_reaches_zero_before_the_end_is_refused(tmp_path: Path) -> None:
+    plan = tiny_plan(300)
+    short = dataclasses.replace(plan.agent_config, learning_rate_decay_steps=200)
+    with pytest.raises(UserError, match="--learning-rate-decay-steps 300"):
+        train(dataclasses.replace(plan, agent_config=short), tmp_path / "run", trackers=[])
+
+
 def test_a_checkpoint_of_another_agent_is_refused(tmp_path: Path) -> None:
     train(tiny_plan(200), tmp_path / "dqn", trackers=[])
     config = json.loads((tmp_path / "dqn" / "config.json").read_text())

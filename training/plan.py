@@ -131,6 +131,12 @@ def check(plan: Plan) -> None:
     for name in ("threads", "evaluate_episodes", "seed"):
         if getattr(run, name) < 0:
             raise UserError(f"{name} must not be negative, but is {getattr(run, name)}")
+    decay_steps = getattr(plan.agent_config, "learning_rate_decay_steps", 0)
+    if 0 < decay_steps < run.steps:
+        raise UserError(
+            f"the learning rate would be 0 after {decay_steps:,} of {run.steps:,} steps; "
+            f"give --learning-rate-decay-steps {run.steps}, or 0 to keep it constant"
+        )
     if not 0 <= run.evaluate_epsilon <= 1:
         raise UserError(f"evaluate_epsilon must lie between 0 and 1, not {run.evaluate_epsilon}")
 
