@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,9 @@ def test_watching_shows_the_same_game_in_colour() -> None:
     assert (picture.std(axis=2) > 10).any()  # colours, not shades of grey
 
 
+# imageio-ffmpeg leaves the pipes to its ffmpeg for the garbage collector to close
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("suffix", [".gif", ".mp4"])
 def test_a_video_plays(tmp_path: Path, suffix: str) -> None:
     class Idle:
@@ -178,6 +182,8 @@ def test_a_video_plays(tmp_path: Path, suffix: str) -> None:
         reader = imageio_ffmpeg.read_frames(str(path))
         assert next(reader)["size"] == (600, 400)
         assert sum(1 for _ in reader) == frames
+        del reader
+        gc.collect()  # here, where its warnings are expected
 
 
 def test_other_kinds_of_video_are_refused(tmp_path: Path) -> None:
