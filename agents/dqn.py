@@ -134,8 +134,8 @@ class DQN(Agent):
         if config.learning_rate_decay_steps:
             self.optimisers.scale_learning_rate(self.decay(self.steps))
         metrics = self._learn(bursts * config.updates_per_interval)
-        while self.steps - self._target_at >= config.target_interval:
-            self._target_at += config.target_interval * max(1, (self.steps - self._target_at) // config.target_interval)
+        if intervals := (self.steps - self._target_at) // config.target_interval:
+            self._target_at += intervals * config.target_interval
             follow(self.target, self.network, config.target_rate)
         return metrics | {"exploration/epsilon": self.exploration.epsilon(self.steps)}
 

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -90,7 +90,7 @@ def resume(
     """
     plan = Plan.load(directory, encoder)
     if steps is not None:
-        plan = Plan(**{**vars(plan), "run": type(plan.run)(**{**vars(plan.run), "steps": steps})})
+        plan = replace(plan, run=replace(plan.run, steps=steps))
     state = checkpoint.load(directory / "checkpoint")
     env, agent, compute = build(plan)
     statistics = EpisodeStatistics(env.spec.num_envs)
