@@ -55,20 +55,16 @@ PRESETS: dict[str, Preset] = {
         "reinforce",
         "Pendulum-v*",
         "our own trials",
-        agent_config={
-            "learning_rate": 3e-3,
-            "learning_rate_decay_steps": 4_000_000,
-            "discount": 0.9,
-            "value_weight": 0.5,
-        },
+        agent_config={"learning_rate": 3e-3, "learning_rate_decay_steps": 4_000_000, "discount": 0.9},
         run={"num_envs": 8, "steps": 4_000_000},
     ),
     "atari": Preset(
         "dqn",
         "ALE/*",
-        "Hessel et al. 2018 table 1, hurried for short runs: faster rate, target and exploration",
+        "Hessel et al. 2018 table 1, hurried for short runs: faster, falling rate, faster target and exploration",
         agent_config={
             "learning_rate": 1e-4,
+            "learning_rate_decay_steps": 1_200_000,
             "adam_epsilon": 1e-5,
             "replay_capacity": 1_000_000,
             "learning_starts": 20_000,

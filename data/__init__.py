@@ -1,0 +1,1 @@
+"""Data sets to train encoders on, and to judge them by."""
