@@ -1,1 +1,29 @@
-"""Data sets to train encoders on, and to judge them by."""
+"""Data sets to train encoders on, and to judge them by: `load` finds one by its name."""
+
+from __future__ import annotations
+
+from ..envs.errors import UnknownNameError
+from . import cifar10, mnist
+from .base import Dataset, Split
+from .batches import Batches
+
+__all__ = ["Batches", "Dataset", "Split", "list_datasets", "load"]
+
+_PUBLISHED = {"cifar10": cifar10, "mnist": mnist}
+
+
+def list_datasets() -> dict[str, str]:
+    """Name (or the form of a name) -> one line."""
+    return {name: module.kind for name, module in _PUBLISHED.items()}
+
+
+def load(name: str, *, seed: int = 0) -> Dataset:
+    """The data set called `name`, from the files under $SACCADE_DATA or in the cache. Nothing is downloaded.
+
+    Raises:
+        UnknownNameError: nothing is called so; names the nearest that is.
+        UserError: its files are absent, or damaged; says which and what to do.
+    """
+    if name in _PUBLISHED:
+        return _PUBLISHED[name].load()
+    raise UnknownNameError("data set", name, list_datasets())
