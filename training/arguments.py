@@ -25,6 +25,7 @@ from .plan import Plan, RunConfig, check, default_plan
 T = TypeVar("T")
 DEFAULT_ENV = "CartPole-v1"
 SECTIONS = {"run": "", "agent_config": "", "encoder_config": "encoder", "env_options": "env"}  # of a plan, with prefix
+PREFIXES = SECTIONS | {"learner_config": ""}  # of all commands
 CHANGEABLE = (  # when a run is resumed
     "steps",
     "device",
@@ -144,7 +145,7 @@ def _options(cls: type[Any], default: Any) -> list[str]:
     for field in dataclasses.fields(cls):
         value = getattr(default, field.name, field.default)
         if dataclasses.is_dataclass(value):
-            section = SECTIONS.get(field.name, field.name)
+            section = PREFIXES.get(field.name, field.name)
             prefix = f"{section}." if section else ""
             names = {inner.name: getattr(value, inner.name) for inner in dataclasses.fields(value)}
         else:

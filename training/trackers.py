@@ -8,6 +8,7 @@ import json
 import math
 import os
 import platform
+import struct
 import time
 from collections import deque
 from collections.abc import Mapping
@@ -195,6 +196,12 @@ class TensorBoard:
     def log(self, step: int, seconds: float, values: Mapping[str, float]) -> None:
         points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self._write(Event(step=step, summary=Summary(value=points)))
+
+    def picture(self, step: int, name: str, png: bytes) -> None:
+        """Show a picture, the content of a PNG file."""
+        width, height = struct.unpack(">II", png[16:24])  # as its header says
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+        self._write(Event(step=step, summary=Summary(value=[Summary.Value(tag=name, image=image)])))
 
     def close(self) -> None:
         self._file.close()
