@@ -103,7 +103,7 @@ class DQN(Agent):
         self.steps = 0  # transitions observed
         self.updates = 0  # gradient steps taken
         self._updated_at = self._target_at = 0
-        self._loss = torch.compile(self._loss_of) if compute.compile else self._loss_of
+        self._values = torch.compile(self.network) if compute.compile else self.network
 
     def initial_state(self, batch_size: int) -> State:
         return ()
@@ -144,7 +144,6 @@ class DQN(Agent):
         size = self.config.batch_size
         group = max(1, TARGET_ROWS // (64 if self.spec.observation.is_image else 1) // size)
         beta = self.importance(self.steps)
-        metrics: Metrics = {}
         for start in range(0, updates, group):
             count = min(group, updates - start)
             batch = self.replay.sample(count * size, self.config.n_step, self.config.discount, beta)
@@ -156,9 +155,10 @@ class DQN(Agent):
                 rows = slice(begin, begin + size)
                 if self.config.double:
                     target[rows] = self._double_target(batch, target_q, rows)
-                metrics = self._gradient_step(batch, target, rows)
+                error, metrics = self._gradient_step(batch, target, rows)
         # of the last step only: tiny kernels for every step would cost more than some steps do
-        return {name: value.detach().mean() if isinstance(value, Tensor) else value for name, value in metrics.items()}
+        loss = (q_losses.huber if self.config.huber else q_losses.squared)(error)
+        return {**metrics, "loss/q": loss.mean(), "q/mean": (target[rows] - error).mean()}
 
     def _augment(self, obs: Tensor) -> Tensor:
         return self.encoder.augment(obs.unsqueeze(0)).squeeze(0)
@@ -170,31 +170,28 @@ class DQN(Agent):
         value_t = q_losses.double_value(target_q[rows], selector)
         return q_losses.td_target(batch.reward[rows], batch.discount[rows], value_t)
 
-    def _gradient_step(self, batch: Batch, target: Tensor, rows: slice) -> Metrics:
-        """Learn from `rows`. The metrics still hold their graphs, and values `[N]` of which the mean is meant."""
-        q_tm1, loss = self._loss(batch.obs[rows], batch.action[rows], target[rows], batch.weight[rows])
-        metrics: Metrics = {"loss/q": loss, "q/mean": q_tm1}
-        total = loss
+    def _gradient_step(self, batch: Batch, target: Tensor, rows: slice) -> tuple[Tensor, Metrics]:
+        """Learn from `rows`. Returns their TD errors `[N]` before the step, and metrics."""
+        with self.compute.autocast():
+            q = self._values(batch.obs[rows])
+        action, weight = batch.action[rows], batch.weight[rows]
+        with torch.no_grad():
+            error = target[rows] - q_losses.select(q, action)
+            gradient = q_losses.value_gradient(q, action, error, weight, clip=self.config.huber)
+        metrics: Metrics = {}
+        self.optimisers.clear()
         if self.encoder.window:
-            for name, auxiliary in self._auxiliary_losses().items():
-                total = total + auxiliary
-                metrics[f"loss/{name}"] = auxiliary
-        metrics["gradient_norm"] = self.optimisers.step(total)
+            auxiliary = self._auxiliary_losses()
+            metrics = {f"loss/{name}": loss.detach() for name, loss in auxiliary.items()}
+            torch.autograd.backward([q, *auxiliary.values()], [gradient, *[None] * len(auxiliary)])
+        else:
+            q.backward(gradient)
+        metrics["gradient_norm"] = self.optimisers.apply()
         self.encoder.after_update()
         self.updates += 1
         if self.config.prioritised:
-            error = target[rows] - q_tm1.detach()
             self.replay.update_priorities(batch.slot[rows], error.abs().cpu().numpy())
-        return metrics
-
-    def _loss_of(self, obs: Tensor, action: Tensor, target: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """(q(s, a) `[N]`, loss); everything that is worth compiling."""
-        with self.compute.autocast():
-            q_tm1 = q_losses.select(self.network(obs), action)
-        losses = (q_losses.huber if self.config.huber else q_losses.squared)(q_tm1, target)
-        if not self.config.prioritised:
-            return q_tm1, losses.mean()
-        return q_tm1, (losses * weight).mean()
+        return error, metrics
 
     def _auxiliary_losses(self) -> dict[str, Tensor]:
         batch = self.replay.sample_sequences(self.config.batch_size, self.encoder.window)

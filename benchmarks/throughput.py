@@ -1,4 +1,4 @@
-"""Environment steps per second with learning included, beside a peer in the same process, and where the time goes."""
+"""Environment steps per second with learning included, beside a peer by turns, and where the time goes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ if __name__ == "__main__" and not __package__:
 import dataclasses
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..envs.errors import UserError
 from ..training import device
 from ..training.plan import Plan, default_plan
 from .parts import peer_sb3
-from .parts.interleave import Advance, Speed, alternate
+from .parts.interleave import Advance, Elsewhere, Speed, alternate
 from .parts.ours import Ours, breakdown
 from .parts.plan import BenchOptions
 from .parts.report import Report, Table, number
@@ -65,8 +66,24 @@ def task_plan(task: str, threads: int) -> Plan:
     )
 
 
-def _peer(plan: Plan, collect: int | None) -> Advance:
-    model = peer_sb3.make_model(plan, steps=1, collect=collect)
+def _ours(task: str, threads: int) -> Callable[[int], Any]:
+    """Our side: goes on for so many steps; asked for 0, it says where the time goes and how it computes."""
+    ours = Ours(task_plan(task, threads))
+
+    def answer(steps: int) -> Any:
+        if steps:
+            return ours.advance(steps)
+        parts = breakdown(ours, BREAKDOWN_SECONDS) if task == "breakout" else None
+        return parts, device.describe(ours.compute)
+
+    return answer
+
+
+def _peer(task: str, threads: int) -> Advance:
+    """SB3 as its users run it."""
+    plan = task_plan(task, threads)
+    torch.set_num_threads(plan.run.threads)
+    model = peer_sb3.make_model(plan, steps=1, collect=COLLECT.get(task))
     model.learn(1)
 
     def advance(steps: int) -> int:
@@ -87,21 +104,20 @@ def measure(options: BenchOptions) -> Report:
     tables: list[Table] = []
     for task in TASKS if options.which == "both" else (options.which,):
         plan = task_plan(task, threads)
-        ours = Ours(plan)
-        sides: dict[str, Advance] = {"saccade": ours.advance}
+        sides = {"saccade": Elsewhere(_ours, task, threads)}
         if options.against == "sb3":
-            sides["sb3"] = _peer(plan, COLLECT.get(task))
+            sides["sb3"] = Elsewhere(_peer, task, threads)
         for advance in sides.values():
             advance(plan.agent_config.learning_starts + plan.agent_config.update_interval)
-        torch.set_num_threads(plan.run.threads)
         speeds = alternate(sides, rounds=options.rounds, seconds=options.slice_seconds, title=task)
-        data["tasks"][task] = _task_json(plan, ours, speeds)
+        parts, compute = sides["saccade"](0)
+        data["tasks"][task] = _task_json(plan, compute, speeds)
         tables.append(_speed_table(task, plan, speeds))
-        if task == "breakout":
-            parts = breakdown(ours, BREAKDOWN_SECONDS)
+        if parts is not None:
             data["breakdown"] = parts
             tables.append(_breakdown_table(parts, plan.run.num_envs))
-        ours.env.close()
+        for side in sides.values():
+            side.close()
     problems = compare(before, data, device_name()) if before is not None else []
     return Report(tables, [*_notes(options), *problems], data | {"machine": device_name()}, problems=problems)
 
@@ -140,13 +156,13 @@ def _read_earlier(path: Path) -> dict[str, Any]:
         raise UserError(f"--compare {path}: not a throughput.json that this benchmark has written") from None
 
 
-def _task_json(plan: Plan, ours: Ours, speeds: dict[str, Speed]) -> dict[str, Any]:
+def _task_json(plan: Plan, compute: str, speeds: dict[str, Speed]) -> dict[str, Any]:
     sides: dict[str, Any] = {name: speed._asdict() for name, speed in speeds.items()}
     if "sb3" in speeds:
         sides["ratio"] = speeds["saccade"].median / speeds["sb3"].median
         sides["sb3_settings"] = peer_sb3.hyper_parameters(plan, 1, COLLECT.get(plan.env))
     settings = dataclasses.asdict(plan.agent_config)
-    return sides | {"settings": settings, "num_envs": plan.run.num_envs, "compute": device.describe(ours.compute)}
+    return sides | {"settings": settings, "num_envs": plan.run.num_envs, "compute": compute}
 
 
 def _speed_table(task: str, plan: Plan, speeds: dict[str, Speed]) -> Table:
@@ -181,6 +197,7 @@ def _notes(options: BenchOptions) -> list[str]:
     notes = [
         "Both sides learn while they are timed: plain DQN (no double, dueling, n-step or prioritised replay), constant "
         "exploration. The first round is a warm-up and not counted; the ratio is one of medians.",
+        "Each side has a process of its own, with its own allocator and settings, and waits while the other runs.",
         "In the loop the emulators run while the agent learns, so only the waiting for them counts there.",
     ]
     if options.against == "sb3":

@@ -11,7 +11,7 @@ from ..envs.errors import UserError
 from ..envs.spec import ObservationSpec
 from .base import FeedForward
 from .parts.augment import random_shift
-from .parts.images import ScaledConv2d, require_image
+from .parts.images import FlattenPixels, ScaledConv2d, require_image
 from .parts.initialise import Initialisation, initialise
 
 kind = "Nature DQN's three convolutions and a dense layer, for images"
@@ -45,7 +45,8 @@ class Conv(FeedForward):
         self.feature_shape: tuple[int, ...] = tuple(map_shape)
         self.dense: nn.Module = nn.Identity()
         if config.hidden:
-            self.dense = nn.Sequential(nn.Flatten(), nn.Linear(map_shape.numel(), config.hidden), nn.ReLU(inplace=True))
+            dense = nn.Linear(map_shape.numel(), config.hidden)
+            self.dense = nn.Sequential(FlattenPixels(), dense, nn.ReLU(inplace=True))
             self.feature_shape = (config.hidden,)
         initialise(self, config.initialisation)
 

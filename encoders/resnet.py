@@ -12,7 +12,7 @@ from ..envs.errors import UserError
 from ..envs.spec import ObservationSpec
 from .base import FeedForward
 from .parts.augment import random_shift
-from .parts.images import ScaledConv2d, require_image
+from .parts.images import FlattenPixels, ScaledConv2d, require_image
 from .parts.initialise import Initialisation, initialise
 
 kind = "IMPALA's residual network of 15 convolutions and a dense layer, for images"
@@ -60,9 +60,8 @@ class ResNet(FeedForward):
         self.feature_shape: tuple[int, ...] = (channels, height, width)
         self.dense: nn.Module = nn.Identity()
         if config.hidden:
-            self.dense = nn.Sequential(
-                nn.Flatten(), nn.Linear(channels * height * width, config.hidden), nn.ReLU(inplace=True)
-            )
+            dense = nn.Linear(channels * height * width, config.hidden)
+            self.dense = nn.Sequential(FlattenPixels(), dense, nn.ReLU(inplace=True))
             self.feature_shape = (config.hidden,)
         initialise(self, config.initialisation)
         # At full scale each residual branch would double the variance, 64 times over six blocks; divided by their

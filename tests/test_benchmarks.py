@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -28,7 +29,7 @@ from saccade.benchmarks import (
 )
 from saccade.benchmarks.parts import interleave, ours, peer_sb3
 from saccade.benchmarks.parts import report as reports
-from saccade.benchmarks.parts.interleave import alternate, timed
+from saccade.benchmarks.parts.interleave import Elsewhere, alternate, timed
 from saccade.benchmarks.parts.plan import Outcome, Run
 from saccade.benchmarks.parts.processes import execute, log_file
 from saccade.benchmarks.parts.report import BINS, Report, Table, curve_figure, interquartile_mean, training_curve, write
@@ -333,6 +334,9 @@ class Clock:
         self.now += 1e-9
         return self.now
 
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
 
 def test_sides_take_turns_and_speeds_are_exact(monkeypatch):
     clock, calls = Clock(), []
@@ -412,6 +416,15 @@ def test_a_slower_build_is_flagged(tmp_path):
     (tmp_path / "cartpole.json").write_text('{"groups": {}}')
     with pytest.raises(UserError, match=r"not a throughput\.json"):
         throughput.measure(BenchOptions(compare=tmp_path / "cartpole.json"))
+
+
+def test_a_side_elsewhere_answers_until_it_dies():
+    side = Elsewhere(functools.partial, max, 3)
+    assert [side(4), side(2)] == [4, 3]
+    side.close()
+    dying = Elsewhere(functools.partial, os._exit)
+    with pytest.raises(RuntimeError, match="status 5"):
+        dying(5)
 
 
 def test_throughput_writes_its_files(tmp_path):

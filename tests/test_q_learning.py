@@ -51,12 +51,24 @@ def test_no_gradient_reaches_the_target() -> None:
 
 
 def test_huber_is_quadratic_then_linear() -> None:
-    q_tm1 = torch.tensor([3.0, 0.5, 0.0, -1.0, -4.0], requires_grad=True)
-    loss = q_losses.huber(q_tm1, torch.zeros(5))
+    error = torch.tensor([3.0, 0.5, 0.0, -1.0, -4.0], requires_grad=True)
+    loss = q_losses.huber(error)
     assert loss.tolist() == pytest.approx([2.5, 0.125, 0.0, 0.5, 3.5])
     loss.sum().backward()
-    assert q_tm1.grad.tolist() == pytest.approx([1, 0.5, 0, -1, -1])
-    assert q_losses.squared(q_tm1.detach(), torch.ones(5)).tolist() == pytest.approx([2.0, 0.125, 0.5, 2.0, 12.5])
+    assert error.grad.tolist() == pytest.approx([1, 0.5, 0, -1, -1])
+    assert q_losses.squared(error.detach() - 1).tolist() == pytest.approx([2.0, 0.125, 0.5, 2.0, 12.5])
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_gradient_in_closed_form_is_that_of_the_loss(clip: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, target, weight = (torch.randn(size, generator=generator) for size in ((20, 3), (20,), (20,)))
+    q, action = (2 * q).requires_grad_(), torch.arange(20) % 3
+    error = target - q_losses.select(q, action)
+    loss = (weight * (q_losses.huber if clip else q_losses.squared)(error)).mean()
+    (expected,) = torch.autograd.grad(loss, q)
+    assert 0 < (error.abs() > 1).sum() < 20  # both parts of the loss
+    torch.testing.assert_close(q_losses.value_gradient(q.detach(), action, error.detach(), weight, clip), expected)
 
 
 def test_dueling_streams_by_hand() -> None:
@@ -104,7 +116,9 @@ SMALL = Config(
 @pytest.mark.parametrize("huber", [False, True])
 @pytest.mark.parametrize("prioritised", [False, True])
 def test_one_gradient_equals_a_slow_one(double: bool, huber: bool, prioritised: bool) -> None:
-    config = dataclasses.replace(SMALL, double=double, huber=huber, prioritised=prioritised, n_step=2)
+    config = dataclasses.replace(
+        SMALL, double=double, huber=huber, prioritised=prioritised, n_step=2, max_gradient_norm=None
+    )
     agent, position, env = small_dqn(config)
     for step, _ in run(env, agent, position, learn=False):
         agent.observe(step)
@@ -121,16 +135,17 @@ def test_one_gradient_equals_a_slow_one(double: bool, huber: bool, prioritised: 
         if double
         else batch.reward + batch.discount * target_q.amax(1)
     )
-    _, loss = agent._loss(batch.obs, batch.action, target, batch.weight)
-    total = 0.0
+    total = torch.zeros(())
     for i in range(8):
         q_next = agent.target(batch.next_obs[i : i + 1])[0].detach()
         best = agent.network(batch.next_obs[i : i + 1])[0].argmax() if double else q_next.argmax()
-        target = batch.reward[i] + batch.discount[i] * q_next[best]
-        error = (target - agent.network(batch.obs[i : i + 1])[0, batch.action[i]]).item()
+        goal = batch.reward[i] + batch.discount[i] * q_next[best]
+        error = goal - agent.network(batch.obs[i : i + 1])[0, batch.action[i]]
         one = 0.5 * error**2 if not huber or abs(error) <= 1 else abs(error) - 0.5
-        total += float(batch.weight[i]) * one
-    assert loss.item() == pytest.approx(total / 8, rel=1e-4)
+        total = total + batch.weight[i] * one / 8
+    slow = torch.autograd.grad(total, list(agent.network.parameters()))
+    agent._gradient_step(batch, target, slice(0, 8))
+    torch.testing.assert_close([p.grad for p in agent.network.parameters()], list(slow), rtol=1e-4, atol=1e-6)
 
 
 def test_gradient_steps_and_targets_come_when_they_are_due() -> None:
@@ -217,14 +232,19 @@ def test_bfloat16_gives_nearly_the_same_gradient() -> None:
         torch.manual_seed(0)
         encoder = make_encoder("conv", env.spec.observation)
         compute = Compute(bfloat16=bfloat16, channels_last=bfloat16)
-        agent = build(dataclasses.replace(Config(), replay_capacity=100), env.spec, encoder, compute, seed=0)
+        agent = build(
+            dataclasses.replace(Config(), replay_capacity=100, max_gradient_norm=None),
+            env.spec,
+            encoder,
+            compute,
+            seed=0,
+        )
         random = torch.Generator().manual_seed(0)
         obs, next_obs = (torch.randint(0, 256, (8, 4, 84, 84), dtype=torch.uint8, generator=random) for _ in range(2))
         action, ones = torch.arange(8) % env.spec.action.count, torch.ones(8)
         batch = Batch(obs, action, ones, 0.9 * ones, next_obs, ones, np.arange(8))
         target = agent._double_target(batch, torch.zeros(8, env.spec.action.count), slice(0, 8))
-        _, loss = agent._loss(obs, action, target, ones)
-        loss.backward()
+        agent._gradient_step(batch, target, slice(0, 8))
         gradients.append(torch.cat([p.grad.float().flatten() for p in agent.network.parameters()]))
     cosine = torch.nn.functional.cosine_similarity(*gradients, dim=0)
     assert cosine > 0.99

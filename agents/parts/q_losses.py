@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 def select(q: Tensor, action: Tensor) -> Tensor:
@@ -27,15 +26,26 @@ def td_target(r_t: Tensor, discount_t: Tensor, value_t: Tensor) -> Tensor:
     return torch.addcmul(r_t, discount_t, value_t).detach()
 
 
-def squared(q_tm1: Tensor, target: Tensor) -> Tensor:
+def squared(error: Tensor) -> Tensor:
     """Half the squared TD error, elementwise."""
-    return 0.5 * F.mse_loss(q_tm1, target, reduction="none")
+    return 0.5 * error.square()
 
 
-def huber(q_tm1: Tensor, target: Tensor) -> Tensor:
+def huber(error: Tensor) -> Tensor:
     """Half the squared TD error within 1, linear beyond (Mnih et al. 2015 clip the error to the same effect),
     elementwise."""
-    return F.huber_loss(q_tm1, target, reduction="none")
+    clipped = error.clamp(-1, 1)
+    return clipped * (error - 0.5 * clipped)
+
+
+def value_gradient(q_tm1: Tensor, action: Tensor, error: Tensor, weight: Tensor, clip: bool) -> Tensor:
+    """Gradient of mean(weight * loss(error)) with respect to q_tm1 `[N, A]`, where error = target - q(s, a) `[N]`.
+
+    In closed form: both losses have the TD error as their gradient, `huber` (`clip`) the error clipped to -1..1.
+    """
+    slope = error.clamp(-1, 1) if clip else error
+    slope = slope * weight * (-1 / len(slope))
+    return torch.zeros_like(q_tm1).scatter_(-1, action.unsqueeze(-1), slope.unsqueeze(-1))
 
 
 def dueling(value: Tensor, advantage: Tensor) -> Tensor:

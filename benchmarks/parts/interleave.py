@@ -1,7 +1,8 @@
-"""Two programs in one process by turns, so that what slows the machine slows both; and where the time of one goes."""
+"""Programs in processes of their own by turns, so that what slows the machine slows all; where the time of one goes."""
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 from rich.progress import track
 
 Advance = Callable[[int], int]  # goes on for about so many environment steps; returns how many there were
+SETTLE_SECONDS = 0.3  # until the threads of the side before have stopped spinning
 
 
 class Speed(NamedTuple):
@@ -38,11 +40,49 @@ def alternate(sides: Mapping[str, Advance], *, rounds: int, seconds: float, titl
     names = list(sides)
     for _ in track(range(rounds - 1), title, transient=True):
         for name in names:
+            time.sleep(SETTLE_SECONDS)
             begin = time.perf_counter()
             steps = sides[name](counts[name])
             speeds[name].append(steps / (time.perf_counter() - begin))
         names.reverse()
     return {name: Speed.of(slices) for name, slices in speeds.items()}
+
+
+class Elsewhere:
+    """A side in a process of its own, with the allocator, threads and settings that it has when it runs alone.
+
+    It is built by `make(*arguments)`, a function of a module; between two calls it waits for the next one.
+    """
+
+    def __init__(self, make: Callable[..., Callable[[Any], Any]], *arguments: Any):
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, make, arguments), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def __call__(self, argument: Any) -> Any:
+        """What the side returns for `argument`. Raises RuntimeError where it has died."""
+        try:
+            self._pipe.send(argument)
+            return self._pipe.recv()
+        except (EOFError, BrokenPipeError):
+            self._process.join()
+            raise RuntimeError(f"a side of the comparison ended with status {self._process.exitcode}") from None
+
+    def close(self) -> None:
+        self._pipe.close()
+        self._process.join()
+
+
+def _serve(pipe: Any, make: Callable[..., Callable[[Any], Any]], arguments: tuple[Any, ...]) -> None:
+    side = make(*arguments)
+    while True:
+        try:
+            argument = pipe.recv()
+        except EOFError:
+            return
+        pipe.send(side(argument))
 
 
 def _steps_per_second(advance: Advance, seconds: float) -> float:
