@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import ale_py
+import gymnasium
 import numpy as np
 import torch
 
@@ -104,6 +106,7 @@ def make_model(plan: Plan, steps: int, collect: int | None = None) -> Any:
     envs: VecEnv
     count, seed = plan.run.num_envs, plan.run.seed
     if plan.env.startswith("ALE/"):
+        gymnasium.register_envs(ale_py)
         # its AtariWrapper skips frames itself; sticky actions are off, as in our "standard" protocol
         kwargs = {"frameskip": 1, "repeat_action_probability": 0.0}
         envs = VecFrameStack(make_atari_env(plan.env, n_envs=count, seed=seed, env_kwargs=kwargs), n_stack=4)
