@@ -7,14 +7,14 @@ from . import cifar10, mnist
 from .base import Dataset, Split
 from .batches import Batches
 
-__all__ = ["Batches", "Dataset", "Split", "list_datasets", "load"]
+__all__ = ["PUBLISHED", "Batches", "Dataset", "Split", "list_datasets", "load"]
 
-_PUBLISHED = {"cifar10": cifar10, "mnist": mnist}
+PUBLISHED = {"cifar10": cifar10, "mnist": mnist}  # modules with `kind`, `SOURCES` and `load()`
 
 
 def list_datasets() -> dict[str, str]:
     """Name (or the form of a name) -> one line."""
-    return {name: module.kind for name, module in _PUBLISHED.items()}
+    return {name: module.kind for name, module in PUBLISHED.items()}
 
 
 def load(name: str, *, seed: int = 0) -> Dataset:
@@ -24,6 +24,6 @@ def load(name: str, *, seed: int = 0) -> Dataset:
         UnknownNameError: nothing is called so; names the nearest that is.
         UserError: its files are absent, or damaged; says which and what to do.
     """
-    if name in _PUBLISHED:
-        return _PUBLISHED[name].load()
+    if name in PUBLISHED:
+        return PUBLISHED[name].load()
     raise UnknownNameError("data set", name, list_datasets())
