@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..envs.errors import UnknownNameError
-from . import cifar10, mnist
+from . import arrays, cifar10, mnist
 from .base import Dataset, Split
 from .batches import Batches
 
@@ -14,7 +16,7 @@ PUBLISHED = {"cifar10": cifar10, "mnist": mnist}  # modules with `kind`, `SOURCE
 
 def list_datasets() -> dict[str, str]:
     """Name (or the form of a name) -> one line."""
-    return {name: module.kind for name, module in PUBLISHED.items()}
+    return {name: module.kind for name, module in PUBLISHED.items()} | {"PATH.npy": arrays.kind}
 
 
 def load(name: str, *, seed: int = 0) -> Dataset:
@@ -26,4 +28,6 @@ def load(name: str, *, seed: int = 0) -> Dataset:
     """
     if name in PUBLISHED:
         return PUBLISHED[name].load()
+    if name.endswith(".npy"):
+        return arrays.load(Path(name), seed)
     raise UnknownNameError("data set", name, list_datasets())
