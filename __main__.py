@@ -21,6 +21,7 @@ saccade: reinforcement learning in which what an agent sees with is a part you c
   saccade train AGENT [--env ID] [--encoder NAME] [OPTIONS]   train into a run directory
   saccade train --resume --out DIR                            go on with a run that was stopped
   saccade evaluate DIR [--episodes N] [OPTIONS]               play with a trained agent
+  saccade pretrain LEARNER [--data NAME] [OPTIONS]            train an encoder on its own
   saccade bench NAME [--seeds N] [OPTIONS]                    run a benchmark
   saccade list [agents|encoders|envs|benchmarks]              what there is
 
@@ -80,7 +81,7 @@ def _train(words: list[str]) -> int:
             plan.save(request.out)  # what may change did, such as the number of steps
             result = training.resume(request.out, encoder=request.encoder)
         else:
-            result = training.train(plan, request.out)
+            result = training.train(plan, request.out, say=print)
     except training.Stopped as stopped:
         print(f"saccade: {stopped}; go on with: {_resume_command(request)}", file=sys.stderr)
         return INTERRUPTED
@@ -172,10 +173,69 @@ def _evaluate(words: list[str]) -> int:
     if options.video:
         path = options.directory / f"video{default_suffix()}"
         seed = FRESH_SEEDS + plan.run.seed if options.seed is None else options.seed
-        shown, frames = record(load_agent(options.directory, options.encoder)[1], plan, path, seed, epsilon)
+        player = load_agent(options.directory, options.encoder)
+        shown, frames = record(player.agent, plan, path, seed, epsilon, player.make_world)
         rows["video"] = f"{path}, {frames:,} frames, score {shown:,.1f}"
     _table(title, rows)
     return 0
+
+
+def _pretrain(words: list[str]) -> int:
+    from .envs.errors import UserError
+    from .training import pretrain as pretraining
+    from .training.pretrain_arguments import parse_pretrain
+
+    learner = words[0] if words and not words[0].startswith("-") else None
+    if learner is None and words and words[0] in ("-h", "--help"):
+        return _explain_pretrain()
+    request = parse_pretrain(learner, words if learner is None else words[1:])
+    plan, is_new = request.plan, not request.out.exists()
+    print(f"{'going on with' if request.resume else 'training'} {plan.learner} on {plan.data}")
+    print(f"{plan.run.epochs:,} epochs, seed {plan.run.seed}, into {request.out}", flush=True)
+    again = ["saccade", "pretrain", *([request.learner] if request.learner else [])]
+    command = shlex.join([*again, "--resume", "--out", str(request.out)])
+    try:
+        if request.resume:
+            plan.save(request.out)  # what may change did, such as the number of epochs
+            result = pretraining.resume(request.out, learner=request.learner)
+        else:
+            result = pretraining.pretrain(plan, request.out)
+    except pretraining.Stopped as stopped:
+        print(f"saccade: {stopped}; go on with: {command}", file=sys.stderr)
+        return INTERRUPTED
+    except UserError as error:
+        if not (is_new and (request.out / "checkpoint").is_dir()):
+            raise
+        raise UserError(f"{error} (a checkpoint is kept; go on with: {command})") from error
+    _show_pretrained(result, request.out)
+    return 0
+
+
+def _explain_pretrain() -> int:
+    from .encoders import list_encoders
+
+    print("usage: saccade pretrain LEARNER [--data NAME] [OPTIONS]\n")
+    print(f"encoders: {', '.join(list_encoders())}; `saccade list learners` names those that can learn alone")
+    print("The options depend on the learner: see `saccade pretrain autoencoder --help`.")
+    return 0
+
+
+def _show_pretrained(result: dict[str, Any], out: Path) -> None:
+    speed = f"{result['seconds']:,.0f} s ({result['images_per_second']:,.0f} images per second)"
+    rows = {
+        "epochs": f"{result['epochs']:,} in {speed}",
+        "computed on": result["compute"],
+        "parameters": "{training:,} training, {frozen:,} frozen".format(**result["parameters"]),
+    }
+    for name, losses in result["losses"].items():
+        parts = ", ".join(f"{part} {value:,.5g}" for part, value in losses.items() if part != "loss")
+        rows[f"{name} loss"] = f"{losses['loss']:,.5g}" + (f" ({parts})" if len(losses) > 2 else "")
+    rows |= {
+        "watch it": shlex.join(["tensorboard", "--logdir", str(out)]),
+        "judge it": shlex.join(["saccade", "probe", str(out)]),
+        "use it": shlex.join(["saccade", "train", "dqn", "--encoder", str(out)]),
+    }
+    _table(f"{result['learner']} on {result['data']}", rows)
 
 
 def _bench(words: list[str]) -> int:
@@ -231,6 +291,7 @@ def _print_names(names: dict[str, str], indent: str = "") -> None:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "evaluate": _evaluate,
+    "pretrain": _pretrain,
     "bench": _bench,
     "list": _list,
 }
