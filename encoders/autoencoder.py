@@ -139,7 +139,8 @@ class Autoencoder(FeedForward):
         """One level as an autoencoder of its own input (Vincent et al. 2010, section 3.4): sigmoid units below are
         restored by cross-entropy, others by squared error; the lowest level by the whole's own loss."""
         assert isinstance(self.net, Stack)
-        config, level, target = self.config, self.net.levels[number], batch["x"]
+        config, level = self.config, self.net.levels[number]
+        target = batch["x"] if number else self._read_flat(batch["x"])
         error, sigmoid = config.loss, self.sigmoid
         if number:
             sigmoid = config.activation == "sigmoid"

@@ -15,7 +15,7 @@ from ..base import Stage
 from .coders import ACTIVATIONS, GAINS, Activation, BatchNorm
 from .initialise import Initialisation, initialise
 
-UnitActivation = Literal["linear", "relu", "elu", "selu", "tanh", "sigmoid"]
+UnitActivation = Literal["linear", "relu", "elu", "selu", "silu", "tanh", "sigmoid"]
 Error = Literal["squared", "l2_norm", "bernoulli"]
 
 
@@ -119,14 +119,14 @@ def greedy_stages(
 
     Args:
         read: observations `[N, ...]` to the stack's input `[N, D]`.
-        level_loss: (number of the level, batch whose "x" is its input) to losses.
+        level_loss: (number of the level, batch) to losses; "x" is the level's input, of the lowest the observations.
     """
     return [
         Stage(
             f"level {number + 1}",
             [*level.parameters()],
             partial(level_loss, number),
-            input=partial(_codes_below, stack, read, number) if number else read,
+            input=partial(_codes_below, stack, read, number) if number else None,
         )
         for number, level in enumerate(stack.levels)
     ]
