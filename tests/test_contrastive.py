@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from saccade.encoders import contrastive, make_encoder
+from saccade.encoders import contrastive, make_encoder, temporal
+from saccade.encoders.base import Trajectory
 from saccade.encoders.parts.augment import add_noise, random_resized_crop, stretch, swap_elements
 from saccade.encoders.parts.divergences import cosine_logits, info_nce
 from saccade.encoders.parts.views import follow, momentum_copy
@@ -157,6 +158,113 @@ def test_features_are_those_before_the_projection():
     assert isinstance(learner, contrastive.Contrastive)
     torch.testing.assert_close(learner.read(x), learner.perception.net(x))
     assert learner.read(x).shape == (3, 10)
+
+
+def walk(steps: int, rows: int) -> Trajectory:
+    """Row b shows 100 b + t at time t; episodes end and padding lies here and there."""
+    obs = 100 * torch.arange(rows).view(1, -1, 1) + torch.arange(steps + 1).view(-1, 1, 1)
+    reset, mask = torch.rand(steps + 1, rows) < 0.15, torch.rand(steps, rows) > 0.15
+    action = torch.randint(5, (steps, rows))
+    ones = torch.ones(steps, rows)
+    return Trajectory(obs.float(), action, ones, ones, reset, mask)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_pairs_cross_neither_resets_nor_padding(steps: int):
+    batch = walk(7, 40)
+    naive = []
+    for t in range(7 - steps + 1):
+        for b in range(40):
+            if batch.mask[t : t + steps, b].all() and not batch.reset[t + 1 : t + steps + 1, b].any():
+                naive.append((batch.obs[t, b, 0].item(), batch.action[t : t + steps, b].tolist()))
+    ours = temporal.pairs(batch, steps)
+    assert naive
+    assert list(zip(ours.x[:, 0].tolist(), ours.action.tolist(), strict=True)) == naive
+    assert torch.equal(ours.next_x, ours.x + steps)
+
+
+def test_no_pairs_no_loss():
+    learner = make_encoder("temporal", ObservationSpec((1,)), temporal.Config(steps=5, actions=5))
+    batch = walk(4, 3)
+    assert temporal.pairs(batch, 5).action.shape == (0, 5)
+    assert learner.auxiliary_losses(batch, None)["prediction"].item() == 0
+    batch = walk(6, 3)
+    nothing = learner.auxiliary_losses(batch._replace(mask=torch.zeros_like(batch.mask)), None)
+    assert nothing["prediction"].item() == 0
+
+
+def explained(features: Tensor, signal: Tensor) -> float:
+    """Share of the variance of `signal` that a linear map of `features` explains."""
+    design = torch.cat([features, torch.ones(len(features), 1)], 1)
+    rest = signal - design @ torch.linalg.lstsq(design, signal).solution
+    return 1 - (rest.var(0) / signal.var(0)).mean().item()
+
+
+@pytest.mark.parametrize("loss", ["contrast", "cosine"])
+def test_what_lasts_is_kept_and_noise_is_not(loss: temporal.Loss):
+    """Two of eight numbers stay from one step to the next; the others are drawn anew."""
+    config = temporal.Config(hidden=(32,), features=16, loss=loss, view="none", similarity="cosine", momentum=0.9)
+    learner = make_encoder("temporal", VECTOR, config)
+    assert isinstance(learner, temporal.Temporal)
+    optimizer = torch.optim.Adam(learner.stages()[0].parameters, lr=3e-3)
+
+    def see(lasting: Tensor) -> Tensor:
+        return torch.cat([lasting, torch.randn(len(lasting), 6)], 1)
+
+    for _ in range(300):
+        lasting = torch.randn(128, 2)
+        loss_now = learner.loss({"x": see(lasting), "next_x": see(lasting)})["prediction"].mean()
+        optimizer.zero_grad()
+        loss_now.backward()
+        optimizer.step()
+        learner.after_update()
+    lasting = torch.randn(2000, 2)
+    x = see(lasting)
+    with torch.no_grad():
+        features = learner.eval().read(x)
+    assert explained(features, lasting) > explained(features, x[:, 2:]) + 0.3
+
+
+def test_actions_tell_what_comes():
+    """The action says whether all turns round or stays: who reads it predicts better."""
+    last = {}
+    for actions in (0, 2):
+        torch.manual_seed(0)
+        config = temporal.Config(hidden=(32,), actions=actions, view="none", similarity="cosine", momentum=0.5)
+        learner = make_encoder("temporal", VECTOR, config)
+        assert isinstance(learner, temporal.Temporal)
+        optimizer = torch.optim.Adam(learner.stages()[0].parameters, lr=3e-3)
+        for _ in range(100):
+            x, action = torch.randn(64, 8), torch.randint(2, (64,))
+            next_x = torch.where(action[:, None] == 1, x, -x)
+            loss = learner.loss({"x": x, "next_x": next_x, "action": action})["prediction"].mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            learner.after_update()
+        last[actions] = loss.item()
+    assert last[2] < 0.8 * last[0]
+
+
+def test_continuous_actions_are_read_as_numbers():
+    learner = make_encoder("temporal", VECTOR, temporal.Config(steps=2, actions=3)).train()
+    batch = walk(4, 6)
+    batch = batch._replace(obs=torch.randn(5, 6, 8), action=torch.randn(4, 6, 3), mask=torch.ones(4, 6) > 0)
+    assert learner.auxiliary_losses(batch, None)["prediction"].item() > 0
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (temporal.Config(loss="mse"), "unknown loss 'mse'"),  # type: ignore[arg-type]
+        (temporal.Config(steps=0), "must be positive"),
+        (temporal.Config(actions=-1), "must not be negative"),
+        (temporal.Config(view="shift"), "is for images"),
+    ],
+)
+def test_temporal_settings_that_make_no_sense_are_refused(config: temporal.Config, message: str):
+    with pytest.raises(UserError, match=message):
+        make_encoder("temporal", VECTOR, config)
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,8 @@ def stretch(start: Tensor, length: Tensor, size: int) -> Tensor:
 
 def add_noise(x: Tensor, strength: float) -> Tensor:
     """Gaussian noise on `[N, ...]`: of every element, `strength` times its standard deviation in the batch."""
-    return x + strength * x.std(0, correction=0, keepdim=True) * torch.randn_like(x)
+    deviation = x.std(0, correction=0, keepdim=True) if len(x) else x
+    return x + strength * deviation * torch.randn_like(x)
 
 
 def swap_elements(x: Tensor, share: float) -> Tensor:
