@@ -136,9 +136,13 @@ class Trainer:
         """Complete epochs."""
         return self.updates // len(self.batches)
 
+    @property
+    def is_over(self) -> bool:
+        return self.updates >= self.total_updates
+
     def __iter__(self) -> Iterator[bool]:
         per_epoch = len(self.batches)
-        while self.updates < self.total_updates:
+        while not self.is_over:
             for batch in self.batches.epoch():
                 self._update(batch)
                 self.updates += 1

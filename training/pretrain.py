@@ -11,27 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from .. import data
 from ..agents.parts.compute import Compute
 from ..data import Batches, Dataset, Split
 from ..encoders import make_encoder
-from ..encoders.base import Encoder, Learner, Stage, count_parameters
+from ..encoders.base import Encoder, Stage, count_parameters
 from ..envs.errors import UserError
 from . import checkpoint, device
 from .bundle import FOLDER, save_bundle
-from .epochs import TOTAL, Best, Trainer, evaluate_losses, in_order, require_finite
+from .epochs import Best, Trainer, evaluate_losses, require_finite
 from .optimise import Optimiser, groups_of
 from .plan import CONFIG_FILE
 from .pretrain_plan import PretrainPlan, check
+from .reports import VALIDATION, Reports, pictures
 from .serial import to_json
-from .trackers import Console, JsonLines, TensorBoard, Tracker
+from .sources import load_data
+from .stages import learner_stages, only_these, share_epochs, stage_inputs
+from .trackers import Tracker
 from .train import RESULT_FILE, stop_signals
 
-VALIDATION = f"validation/{TOTAL}"
-BAR_SECONDS = 0.25  # between drawings of the progress bar
-INPUT_CHUNK = 1000  # examples at a time, when a stage computes what it reads
+SAVING_SHARE = 0.05  # at most so much of the time goes into the checkpoints after epochs
 _POSITION = ("stage", "examples", "epochs", "seconds", "losses")  # fields of `_Run` that a checkpoint holds
 
 
@@ -62,35 +61,6 @@ class _Run:
     @property
     def shares(self) -> list[int]:
         return share_epochs(self.stages, self.plan.run.epochs)
-
-
-class _Reports:
-    """Where numbers go: files after every epoch, and a progress bar."""
-
-    def __init__(self, going: _Run, screens: list[Tracker] | None, resume_step: int | None):
-        run, train = going.plan.run, going.dataset.train
-        if screens is None:
-            total = run.epochs * (len(train) // run.batch_size) * run.batch_size
-            screens = [Console(total, unit="images", shown=(VALIDATION, "validation loss {:,.5g}"))]
-        self.board = TensorBoard(going.directory, resume_step)
-        self.screens = screens
-        self.all: list[Tracker] = [JsonLines(going.directory / "metrics.jsonl", resume_step), self.board, *screens]
-        self._shown = 0.0
-
-    def tick(self, going: _Run) -> None:
-        """Move the progress bar on, if it is time."""
-        if (now := time.perf_counter()) - self._shown > BAR_SECONDS:
-            self._shown = now
-            for tracker in self.screens:
-                tracker.log(going.examples, going.seconds, {})
-
-    def epoch(self, going: _Run, values: dict[str, float]) -> None:
-        for tracker in self.all:
-            tracker.log(going.examples, going.seconds, values)
-
-    def close(self) -> None:
-        for tracker in self.all:
-            tracker.close()
 
 
 def pretrain(plan: PretrainPlan, directory: Path, trackers: list[Tracker] | None = None) -> dict[str, Any]:
@@ -142,41 +112,6 @@ def resume(
     return _train(going, trackers, resume_step=going.examples)
 
 
-def load_data(plan: PretrainPlan) -> Dataset:
-    """The data set that a plan names, as the run sees it."""
-    return data.load(plan.data, seed=plan.run.seed)
-
-
-def learner_stages(encoder: Encoder, name: str) -> Sequence[Stage]:
-    """The stages in which `encoder` trains by itself. Raises UserError if it cannot."""
-    if not isinstance(encoder, Learner):
-        raise UserError(
-            f"encoder {name!r} has no loss of its own, so it cannot be pre-trained; "
-            "`saccade list learners` names those that can"
-        )
-    stages = encoder.stages()
-    if not stages:
-        raise UserError(f"encoder {name!r} has no stage to train")
-    return stages
-
-
-def share_epochs(stages: Sequence[Stage], epochs: int) -> list[int]:
-    """So many epochs for each stage: in proportion to its share, whole ones, at least one, `epochs` in all.
-
-    Raises:
-        UserError: fewer epochs than stages.
-    """
-    if epochs < len(stages):
-        names = ", ".join(stage.name for stage in stages)
-        raise UserError(f"{epochs} epochs are too few for {len(stages)} stages ({names}); give --epochs {len(stages)}")
-    total, shares = sum(stage.epochs for stage in stages), list[int]()
-    for number in range(len(stages)):
-        wanted = round(sum(stage.epochs for stage in stages[: number + 1]) / total * epochs) - sum(shares)
-        most = epochs - sum(shares) - (len(stages) - number - 1)  # every later stage needs one
-        shares.append(max(1, min(wanted, most)))
-    return shares
-
-
 def _build(plan: PretrainPlan, directory: Path) -> _Run:
     check(plan)
     dataset, run = load_data(plan), plan.run
@@ -192,11 +127,13 @@ def _build(plan: PretrainPlan, directory: Path) -> _Run:
 
 
 def _train(going: _Run, screens: list[Tracker] | None, resume_step: int | None) -> dict[str, Any]:
-    reports = _Reports(going, screens, resume_step)
+    run, count = going.plan.run, len(going.dataset.train)
+    total = run.epochs * (count - count % run.batch_size)
+    reports = Reports(going.directory, total, resume_step, screens)
     try:
         with stop_signals() as stop:
             while True:
-                with _only(going.encoder, going.stages[going.stage].parameters):
+                with only_these(going.encoder, going.stages[going.stage].parameters):
                     _train_stage(going, reports, stop)
                 if going.stage + 1 == len(going.stages):
                     break
@@ -208,32 +145,37 @@ def _train(going: _Run, screens: list[Tracker] | None, resume_step: int | None) 
     return _finish(going)
 
 
-def _train_stage(going: _Run, reports: _Reports, stop: list[int]) -> None:
+def _train_stage(going: _Run, reports: Reports, stop: list[int]) -> None:
     run, stage, split = going.plan.run, going.stages[going.stage], going.dataset
-    train, validation = (_inputs(going, stage, part) for part in (split.train, split.validation))
+    train, validation = (
+        stage_inputs(going.encoder, stage, part, going.compute.device) for part in (split.train, split.validation)
+    )
     best, trainer = Best(run.patience), _trainer(going, stage, train)
     if going.saved is not None:
         with _explained(going.directory):
             trainer.load_state_dict(going.saved["state"])
             best.load_state_dict(going.saved["best"])
     saved_at = resumed_at = time.perf_counter()
-    epoch_began = going.seconds
+    saving, epoch_began = 0.0, going.seconds
     for is_last in () if best.is_over else trainer:
         going.examples += run.batch_size
         going.seconds += time.perf_counter() - resumed_at
         if is_last:
             going.losses = _after_epoch(going, trainer, stage, validation, epoch_began)
             best.update(going.losses[VALIDATION], going.encoder)
-            reports.epoch(going, going.losses)
+            _report(going, trainer, reports)
             epoch_began = going.seconds
         else:
-            reports.tick(going)
-        if is_last or stop or time.perf_counter() - saved_at > run.save_interval_seconds:
+            reports.tick(going.examples, going.seconds)
+        is_over = best.is_over or trainer.is_over
+        elapsed = (now := time.perf_counter()) - saved_at
+        if is_over or stop or elapsed > run.save_interval_seconds or (is_last and elapsed * SAVING_SHARE > saving):
             _save(going, {"state": trainer.state_dict(), "best": best.state_dict()})
             saved_at = time.perf_counter()
-        if stop:
+            saving = saved_at - now
+        if stop and not is_over:
             raise Stopped(going.epochs + trainer.epoch + 1)
-        if best.is_over:
+        if is_over:
             break
         resumed_at = time.perf_counter()
     best.restore(going.encoder)
@@ -282,16 +224,11 @@ def _after_epoch(
     return losses | {"epoch": float(epoch), "stage": float(going.stage), "images_per_second": rate}
 
 
-def _inputs(going: _Run, stage: Stage, split: Split) -> Split:
-    """What `stage` reads of `split`: the data, or what earlier stages make of them, computed once."""
-    if stage.input is None:
-        return split
-    was_training = going.encoder.training
-    going.encoder.eval()
-    with torch.no_grad():
-        parts = [stage.input(batch["x"]).float() for batch in in_order(split, INPUT_CHUNK, going.compute.device)]
-    going.encoder.train(was_training)
-    return Split(torch.cat(parts), split.label.to(going.compute.device))
+def _report(going: _Run, trainer: Trainer, reports: Reports) -> None:
+    every = going.plan.run.picture_interval
+    reports.epoch(going.examples, going.seconds, going.losses)
+    if every and ((going.epochs + trainer.epoch) % every == 0 or trainer.is_over):
+        reports.pictures(going.examples, going.encoder, going.dataset)
 
 
 def _save(going: _Run, trainer: dict[str, Any] | None) -> None:
@@ -312,7 +249,7 @@ def _finish(going: _Run) -> dict[str, Any]:
     plan, run, stage = going.plan, going.plan.run, going.stages[-1]
     losses = {}
     for name in ("validation", "test"):
-        split = _inputs(going, stage, getattr(going.dataset, name))
+        split = stage_inputs(going.encoder, stage, getattr(going.dataset, name), going.compute.device)
         losses[name] = evaluate_losses(going.encoder, stage.loss, split, run.batch_size, going.compute, run.seed)
     result = {
         "learner": plan.learner,
@@ -338,25 +275,14 @@ def _finish(going: _Run) -> dict[str, Any]:
         "made by": {"commit": result["commit"], **device.versions()},
     }
     save_bundle(going.directory / FOLDER, plan.learner, plan.learner_config, going.dataset.spec, going.encoder, card)
+    if run.picture_interval:
+        for name, png in pictures(going.encoder, going.dataset):
+            (going.directory / f"{name}.png").write_bytes(png)
     path = going.directory / RESULT_FILE
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(result, indent=2) + "\n")
     temporary.rename(path)
     return result
-
-
-@contextmanager
-def _only(encoder: Encoder, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Gradients for `parameters` alone, as far as they have any: those of other stages cost time and serve nobody."""
-    wanted = {id(parameter) for parameter in parameters}
-    others = [p for p in encoder.parameters() if p.requires_grad and id(p) not in wanted]
-    for parameter in others:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in others:
-            parameter.requires_grad_(True)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from .arguments import PREFIXES, parse
 from .pretrain_plan import CHANGEABLE, PretrainConfig, PretrainPlan, check
 
 DEFAULT_DATA = "mnist"
-SECTIONS = ("run", "learner_config")
+SECTIONS = ("run", "learner_config", "env_options")
 
 
 @dataclass(frozen=True)

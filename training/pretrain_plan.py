@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..encoders import find_encoder
 from ..envs.errors import UserError
+from ..envs.options import EnvOptions
 from . import device as devices
 from .optimise import Rule, Schedule
 from .plan import CONFIG_FILE
 from .serial import from_json, to_json
+
+FRAMES = "env:"  # data sets that begin so are recorded from a world
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class PretrainConfig:
     save_interval_seconds: float = 300.0  # between checkpoints within an epoch; there is one after every epoch, too
     picture_interval: int = 5  # epochs between pictures in TensorBoard; 0 = none
     frames: int = 50_000  # recorded for data env:ID
+    step: int = 1  # of recorded frames: learners of what comes next see the frame so many steps later
     policy: str | None = None  # run directory of the agent that plays while frames are recorded; None: random actions
 
 
@@ -61,6 +65,7 @@ class PretrainPlan:
     data: str
     run: PretrainConfig
     learner_config: Any
+    env_options: EnvOptions = field(default_factory=EnvOptions)  # of data env:ID
 
     def save(self, directory: Path) -> None:
         (directory / CONFIG_FILE).write_text(json.dumps(to_json(self), indent=2) + "\n")
@@ -79,7 +84,7 @@ class PretrainPlan:
             raise UserError(f"{directory} is not a run directory: it has no {CONFIG_FILE}") from None
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read: {error}") from None
-        names = {field.name for field in dataclasses.fields(cls)}
+        names = {item.name for item in dataclasses.fields(cls)}
         if not isinstance(data, dict) or set(data) != names:
             raise UserError(f"{path} is not of a run of `saccade pretrain`, which has {', '.join(sorted(names))}")
         entry = find_encoder(learner or data["learner"], user=learner is not None)
@@ -88,13 +93,14 @@ class PretrainPlan:
             data["data"],
             from_json(PretrainConfig, data["run"], "run"),
             from_json(entry.Config, data["learner_config"], "learner_config"),
+            from_json(EnvOptions, data["env_options"], "env_options"),
         )
 
 
 def check(plan: PretrainPlan) -> None:
     """Raises UserError for numbers that make no sense."""
     run = plan.run
-    for name in ("epochs", "batch_size", "learning_rate", "save_interval_seconds", "frames"):
+    for name in ("epochs", "batch_size", "learning_rate", "save_interval_seconds", "frames", "step"):
         if not getattr(run, name) > 0:
             raise UserError(f"{name} must be positive, not {getattr(run, name)}")
     for name in ("threads", "seed", "weight_decay", "patience", "picture_interval"):
@@ -105,3 +111,5 @@ def check(plan: PretrainPlan) -> None:
             raise UserError(f"{name} must be at least 0 and below 1, not {getattr(run, name)}")
     if run.max_gradient_norm is not None and not run.max_gradient_norm > 0:
         raise UserError(f"max_gradient_norm must be positive, or None for no clipping, not {run.max_gradient_norm}")
+    if run.policy is not None and not plan.data.startswith(FRAMES):
+        raise UserError(f"--policy is for data env:ID, not {plan.data}")
