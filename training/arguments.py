@@ -131,7 +131,7 @@ def _parse_options(base: Plan, preset: str, given: argparse.Namespace, words: li
         "env": ("ID", "world: CartPole-v1, ALE/Breakout-v5, pixels/CartPole-v1, any other id that Gymnasium knows"),
         "encoder": (
             "NAME",
-            "what the agent sees with: a name, a bundle's directory, path/to/mine.py, or package.module",
+            "what the agent sees with: a name, a bundle's directory, path/to/mine.py, package.module",
         ),
         "preset": ("NAME", "where defaults come from: auto takes the first preset that fits, none the plain ones"),
     }

@@ -159,7 +159,10 @@ def _loop(going: _Run, trackers: list[Tracker], stop: list[int], began: float) -
     next_log, saved_at, logged = position.steps + interval, time.perf_counter(), (position.steps, time.perf_counter())
     if position.steps >= run_config.steps:
         return
+    schedules = [buffer for name, buffer in going.agent.network.named_buffers() if name.split(".")[-1] == "progress"]
     for step, metrics in run(going.env, going.agent, position):
+        for progress in schedules:  # encoders whose losses change over the training read it
+            progress.fill_(min(position.steps / run_config.steps, 1.0))
         if metrics:
             meter.add(metrics)
         for episode in going.statistics.update(step):
