@@ -16,7 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from ..envs.errors import UnknownNameError, UserError
 from . import PUBLISHED
-from .files import VARIABLE, Source, folders
+from .files import VARIABLE, Source, home
 
 TIMEOUT_SECONDS = 30.0  # without any byte
 CHUNK_BYTES = 1 << 16
@@ -38,7 +38,7 @@ def download(name: str) -> list[Path]:
         PUBLISHED[name].load()
         return []
     except UserError:  # absent or damaged
-        return fetch(name, PUBLISHED[name].SOURCES, folders()[0])
+        return fetch(name, PUBLISHED[name].SOURCES, home())
 
 
 def fetch(dataset: str, sources: Sequence[Source], folder: Path) -> list[Path]:

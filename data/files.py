@@ -34,6 +34,15 @@ def cache() -> Path:
     return Path(pooch.os_cache("saccade"))
 
 
+def home() -> Path:
+    """Where new files go: the first of the folders that can be written."""
+    for folder in folders():
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if os.access(existing, os.W_OK):
+            return folder
+    return cache()
+
+
 def locate(dataset: str, names: tuple[str, ...]) -> list[Path]:
     """The paths of the files called `names`, all from the first folder that holds any of them.
 
