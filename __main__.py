@@ -22,6 +22,7 @@ saccade: reinforcement learning in which what an agent sees with is a part you c
   saccade train --resume --out DIR                            go on with a run that was stopped
   saccade evaluate DIR [--episodes N] [OPTIONS]               play with a trained agent
   saccade pretrain LEARNER [--data NAME] [OPTIONS]            train an encoder on its own
+  saccade fit TASK [--encoder NAME|BUNDLE] [OPTIONS]          learn labels through any encoder
   saccade bench NAME [--seeds N] [OPTIONS]                    run a benchmark
   saccade list [agents|encoders|envs|benchmarks]              what there is
 
@@ -288,10 +289,63 @@ def _print_names(names: dict[str, str], indent: str = "") -> None:
         print(f"{indent}{name:{width}}  {text}".rstrip())
 
 
+def _fit(words: list[str]) -> int:
+    from .envs.errors import UserError
+    from .training import fit as fitting
+    from .training.fit_arguments import parse_fit
+
+    task = words[0] if words and not words[0].startswith("-") else None
+    if task is None and words and words[0] in ("-h", "--help"):
+        print("usage: saccade fit TASK [--encoder NAME|BUNDLE] [OPTIONS]\n")
+        print("tasks: mnist, cifar10, PATH.npy with PATH.labels.npy beside it")
+        print("The options depend on the encoder: see `saccade fit mnist --encoder convnet --help`.")
+        return 0
+    request = parse_fit(task, words if task is None else words[1:])
+    plan, is_new = request.plan, not request.out.exists()
+    print(f"{'going on with' if request.resume else 'learning'} {plan.task} through {plan.bundle or plan.encoder}")
+    print(f"{plan.run.epochs:,} epochs, seed {plan.run.seed}, into {request.out}", flush=True)
+    own = ["--encoder", request.encoder] if request.encoder else []
+    command = shlex.join(["saccade", "fit", plan.task, "--resume", "--out", str(request.out), *own])
+    try:
+        if request.resume:
+            plan.save(request.out)  # what may change did, such as the number of threads
+            result = fitting.resume(request.out, request.encoder)
+        else:
+            result = fitting.fit(plan, request.out)
+    except fitting.Stopped as stopped:
+        print(f"saccade: {stopped}; go on with: {command}", file=sys.stderr)
+        return INTERRUPTED
+    except UserError as error:
+        if not (is_new and (request.out / "checkpoint").is_dir()):
+            raise
+        raise UserError(f"{error} (a checkpoint is kept; go on with: {command})") from error
+    _show_fitted(result, request.out)
+    return 0
+
+
+def _show_fitted(result: dict[str, Any], out: Path) -> None:
+    test = result["test"]
+    rows = {
+        "epochs": f"{result['epochs']:,} in {result['seconds']:,.0f} s "
+        f"({result['examples_per_second']:,.0f} examples per second)",
+        "computed on": result["compute"],
+        "parameters": "{training:,} training, {frozen:,} frozen".format(**result["parameters"]),
+        "validation accuracy": f"{result['validation']['accuracy']:.2%}",
+        "test accuracy": f"{test['accuracy']:.2%}, error {test['error']:.2%} "
+        f"({test['mistakes']:,} mistakes of {test['examples']:,})",
+        "95 % interval": f"error {test['low']:.2%} to {test['high']:.2%}",
+        "pictures": str(out / "confusion.png"),
+        "watch it": shlex.join(["tensorboard", "--logdir", str(out)]),
+        "judge its encoder": shlex.join(["saccade", "probe", str(out)]),
+    }
+    _table(f"{result['task']} through {result['encoder']}", rows)
+
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": _train,
     "evaluate": _evaluate,
     "pretrain": _pretrain,
+    "fit": _fit,
     "bench": _bench,
     "list": _list,
 }
