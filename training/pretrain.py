@@ -115,6 +115,8 @@ def resume(
 def _build(plan: PretrainPlan, directory: Path) -> _Run:
     check(plan)
     dataset, run = load_data(plan), plan.run
+    if len(dataset.train) < run.batch_size:
+        raise UserError(f"{len(dataset.train)} examples are too few for --batch-size {run.batch_size}")
     compute = device.choose(
         dataset.spec, device=run.device, precision=run.precision, threads=run.threads, compile=run.compile
     )
