@@ -89,13 +89,13 @@ def load(recipe: Recipe, frames: int, step: int, policy: Policy | None) -> Datas
         needed = 3 * (gap + step + 1) * recipe.num_envs
         raise UserError(f"{frames} frames are too few to be split; record {needed:,} or more")
     episode = np.cumsum(recording.flags[:rows] & FIRST, axis=0, dtype=np.int64)
-    parts = [
+    train, validation, test = (
         _part(recording, episode, slice(*ends), skip, step)
         for ends, skip in (((0, first), 0), ((first, second), gap), ((second, rows), gap))
-    ]
-    if not all(len(part) for part in parts):
+    )
+    if not all(map(len, (train, validation, test))):
         raise UserError(f"the episodes of {recipe.env} are too short for a step of {step}, or too few were recorded")
-    return Dataset(f"env:{recipe.env}", recording.observation, *parts)
+    return Dataset(f"env:{recipe.env}", recording.observation, train, validation, test)
 
 
 def _part(recording: Recording, episode: np.ndarray, rows: slice, skip: int, step: int) -> Frames:

@@ -72,8 +72,10 @@ def open_recording(directory: Path) -> Recording:
     """
     saved = _read(directory)
     try:
-        fields = saved["observation"].items()
-        spec = ObservationSpec(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields})
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in saved["observation"].items()
+        }
+        spec = ObservationSpec(**fields)
         layout = _layout(spec, ActionSpec(saved["action_count"], tuple(saved["action_shape"])))
         shape, rows = (saved["rows"] + 1, saved["recipe"]["num_envs"]), min(*saved["cursor"], saved["rows"])
         arrays = {

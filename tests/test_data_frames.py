@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from saccade.data import Batches, Dataset, Policy, list_datasets, load
+from saccade.data import Batches, Dataset, Policy, frames, list_datasets, load
 from saccade.data.frames import Frames
 from saccade.envs import EnvOptions, UnknownNameError, UserError, make_env
-from saccade.envs.recorder import random_policy
+from saccade.envs.recorder import Recipe, random_policy
 
 SMALL = EnvOptions(image_size=20, max_frames=80, noop_max=2, threads=1)  # Atari episodes of 20 steps
-EVERY_ENV = ["CartPole-v1", "pixels/CartPole-v1", "Pendulum-v1", "ALE/Breakout-v5"]
+EVERY_ENV = [("CartPole-v1", 8), ("pixels/CartPole-v1", 8), ("Pendulum-v1", 8), ("ALE/Breakout-v5", 2)]
 
 
 @pytest.fixture(autouse=True)
@@ -24,12 +24,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data"
 
 
-def shown(env_id: str, steps: int, ahead: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+def shown(env_id: str, num_envs: int, steps: int, ahead: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """(observation, first action, observation `ahead` steps later), whole as the environment itself stacked them."""
-    env = make_env(env_id, 8, SMALL)
+    env = make_env(env_id, num_envs, SMALL)
     policy = random_policy(env.spec, seed=0)
     obs, triples = env.reset(0), []
-    episodes: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(8)]
+    episodes: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(num_envs)]
     for _ in range(steps):
         action = policy.act(obs)
         env.send(action)
@@ -56,11 +56,11 @@ def key(*arrays: np.ndarray | torch.Tensor) -> bytes:
 
 
 @pytest.mark.parametrize("step", [1, 3])
-@pytest.mark.parametrize("env", EVERY_ENV)
-def test_examples_are_what_the_environment_showed(env: str, step: int):
+@pytest.mark.parametrize(("env", "num_envs"), EVERY_ENV)
+def test_examples_are_what_the_environment_showed(env: str, num_envs: int, step: int):
     """Stacks with their zeros at the start of an episode, the action, and the stack `step` steps later."""
-    data = load(f"env:{env}", frames=480, step=step, options=SMALL)
-    known = {key(*triple) for triple in shown(env, 80, step)}
+    data = frames.load(Recipe(env, SMALL, num_envs=num_envs), 60 * num_envs, step, policy=None)
+    known = {key(*triple) for triple in shown(env, num_envs, 80, step)}
     batches = [everything(part) for part in (data.train, data.validation, data.test)]
     for batch in batches:
         assert tuple(batch["x"].shape[1:]) == data.spec.shape == tuple(batch["next_x"].shape[1:])
@@ -76,7 +76,7 @@ def test_nothing_is_missing_from_the_training_split():
     data = load("env:pixels/CartPole-v1", frames=480, options=SMALL)
     batch = everything(data.train)
     recorded = [key(*triple) for triple in zip(batch["x"], batch["action"], batch["next_x"], strict=True)]
-    expected = [key(*triple) for triple in shown("pixels/CartPole-v1", 40, 1)]
+    expected = [key(*triple) for triple in shown("pixels/CartPole-v1", 8, 40, 1)]
     assert set(expected) <= set(recorded)
 
 
@@ -150,12 +150,12 @@ def test_a_damaged_recording_is_named(folder: Path):
 
 
 @pytest.mark.parametrize(
-    ("frames", "step", "message"),
+    ("count", "step", "message"),
     [(16, 1, "too few to be split; record 96 or more"), (0, 1, "must be positive"), (400, -1, "0 or more, not -1")],
 )
-def test_sizes_that_make_no_sense_are_refused(frames: int, step: int, message: str):
+def test_sizes_that_make_no_sense_are_refused(count: int, step: int, message: str):
     with pytest.raises(UserError, match=message):
-        load("env:pixels/CartPole-v1" if frames == 16 else "env:CartPole-v1", frames=frames, step=step)
+        load("env:pixels/CartPole-v1", frames=count, step=step, options=SMALL)
 
 
 def test_episodes_shorter_than_the_step_are_refused():
