@@ -13,6 +13,7 @@ from . import files
 from .base import Dataset, hold_out
 
 kind = "photographs of ten things: 45,000 + 5,000 + 10,000 colour images, 32 × 32, 10 classes"
+SPEC = ObservationSpec((3, 32, 32), "uint8", 0, 255)
 FOLDER = "cifar-10-batches-bin"
 TRAIN_FILES = tuple(f"{FOLDER}/data_batch_{number}.bin" for number in range(1, 6))
 FILES = (*TRAIN_FILES, f"{FOLDER}/test_batch.bin")
@@ -46,7 +47,7 @@ def load() -> Dataset:
             )
     train, validation = hold_out(*_unpack(np.concatenate(parts)), sum(map(len, parts)) // VALIDATION_SHARE)
     test, _ = hold_out(*_unpack(read_records(test_path)), 0)
-    return Dataset("cifar10", ObservationSpec((3, 32, 32), "uint8", 0, 255), train, validation, test, CLASSES)
+    return Dataset("cifar10", SPEC, train, validation, test, CLASSES)
 
 
 def read_records(path: Path) -> np.ndarray:

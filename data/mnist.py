@@ -27,6 +27,7 @@ SOURCES = tuple(
 )
 FILES = tuple(source.name for source in SOURCES)
 VALIDATION_SHARE = 12  # the last twelfth of the training files, 5,000 of 60,000 images, is for validation
+SPEC = ObservationSpec((1, 28, 28), "uint8", 0, 255)
 BYTES = 0x08  # IDX's code for elements of one unsigned byte
 
 
@@ -40,8 +41,7 @@ def load() -> Dataset:
     x, label = _read_pair(*paths[:2])
     train, validation = hold_out(x, label, len(label) // VALIDATION_SHARE)
     test, _ = hold_out(*_read_pair(*paths[2:]), 0)
-    spec = ObservationSpec((1, 28, 28), "uint8", 0, 255)
-    return Dataset("mnist", spec, train, validation, test, tuple("0123456789"))
+    return Dataset("mnist", SPEC, train, validation, test, tuple("0123456789"))
 
 
 def _read_pair(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
