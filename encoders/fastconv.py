@@ -25,6 +25,8 @@ from .parts.images import require_image
 Activation = Literal["gelu", "relu", "silu"]
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "silu": nn.SiLU}
 
+_SMALLEST_VARIANCE = 1e-6  # of pixels in 0..1, so that images that are all alike do no harm
+
 kind = "a small conv net that learns in minutes: whitened patches, batch normalisation; for small images"
 
 
@@ -66,7 +68,8 @@ class Whitening(nn.Module):
         mean = x.mean(0)
         covariance = (x - mean).T @ (x - mean) / len(x)
         variances, directions = torch.linalg.eigh(covariance)
-        half = directions.T / (variances + epsilon * variances.mean()).sqrt()[:, None]  # [size, size], a row each
+        floor = epsilon * variances.mean().clamp_min(_SMALLEST_VARIANCE)  # rounding can make variances negative, too
+        half = directions.T / (variances.clamp_min(0) + floor).sqrt()[:, None]  # [size, size], a row each
         half = half.flip(0)  # the largest variance first
         offset = -(half @ mean)
         self.weight.copy_(torch.cat([half, -half]).view_as(self.weight))
