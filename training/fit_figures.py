@@ -69,9 +69,11 @@ def curves_figure(records: list[dict]) -> Figure:
             x, y = np.array(points).T
             axes.plot(x, y, color=colour, label=label, marker="." if len(x) < 40 else "", linewidth=1.5)
     left.set(xlabel="epochs", ylabel="loss, as training sees it (nats)")
-    right.set(ylabel="error", yscale="log")
+    right.set_ylabel("error")
+    if any((np.asarray(line.get_ydata()) > 0).any() for line in right.get_lines()):
+        right.set_yscale("log")
+        right.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:.2%}"))
     right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2%}"))
-    right.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:.2%}"))
     right.tick_params(which="both", labelsize=7)
     lines = [*left.get_lines(), *right.get_lines()]
     left.legend(lines, [str(line.get_label()) for line in lines], frameon=False)
