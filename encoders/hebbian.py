@@ -40,7 +40,7 @@ class Config:
     code: int = 10  # units
     rule: Rule = "sanger"  # oja finds the subspace, sanger the components themselves
     activation: Units = "linear"
-    gain: float = 1000.0  # times the trainer's rate, which is the rule's step in units of the input's variance
+    gain: float = 200.0  # times the trainer's rate, which is the rule's step in units of the input's variance
 
 
 class Hebbian(FeedForward):
