@@ -23,8 +23,9 @@ saccade: reinforcement learning in which what an agent sees with is a part you c
   saccade evaluate DIR [--episodes N] [OPTIONS]               play with a trained agent
   saccade pretrain LEARNER [--data NAME] [OPTIONS]            train an encoder on its own
   saccade fit TASK [--encoder NAME|BUNDLE] [OPTIONS]          learn labels through any encoder
+  saccade download NAME                                       fetch a published data set
   saccade bench NAME [--seeds N] [OPTIONS]                    run a benchmark
-  saccade list [agents|encoders|envs|benchmarks]              what there is
+  saccade list [agents|encoders|envs|datasets|benchmarks]     what there is
 
 Begin with `saccade train dqn`, which solves CartPole in about a minute.
 `saccade train dqn --help` lists all the options and their defaults.
@@ -239,6 +240,39 @@ def _show_pretrained(result: dict[str, Any], out: Path) -> None:
     _table(f"{result['learner']} on {result['data']}", rows)
 
 
+def _download(words: list[str]) -> int:
+    from .data import PUBLISHED
+    from .data.download import download
+
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: saccade download NAME, into the folder that SACCADE_DATA names, or else into the cache\n")
+        _print_names({name: module.kind for name, module in PUBLISHED.items()})
+        return 0
+    for name in words:
+        paths = download(name)
+        print("\n".join(map(str, paths)) if paths else f"{name} is there already")
+    return 0
+
+
+def _download(words: list[str]) -> int:
+    from .data import PUBLISHED
+    from .data.download import download
+    from .envs.errors import UserError
+
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: saccade download NAME\n")
+        _print_names({name: module.kind for name, module in PUBLISHED.items()})
+        return 0
+    if len(words) > 1:
+        raise UserError(f"one data set at a time: {', '.join(PUBLISHED)}")
+    paths = download(words[0])
+    for path in paths:
+        print(path)
+    if not paths:
+        print(f"{words[0]} is there already, and whole")
+    return 0
+
+
 def _bench(words: list[str]) -> int:
     from .benchmarks import BenchOptions, list_benchmarks, run_benchmark
     from .envs.errors import UnknownNameError
@@ -259,6 +293,7 @@ def _bench(words: list[str]) -> int:
 def _list(words: list[str]) -> int:
     from .agents import find_agent, list_agents
     from .benchmarks import list_benchmarks
+    from .data import list_datasets
     from .encoders import find_encoder, list_encoders
     from .envs import list_envs
     from .envs.errors import UnknownNameError, UserError
@@ -267,6 +302,7 @@ def _list(words: list[str]) -> int:
         "agents": lambda: {name: find_agent(name).kind for name in list_agents()},
         "encoders": lambda: {name: find_encoder(name).kind for name in list_encoders()},
         "envs": lambda: dict.fromkeys(list_envs(), ""),
+        "datasets": list_datasets,
         "benchmarks": list_benchmarks,
     }
     if len(words) > 1:
@@ -276,7 +312,7 @@ def _list(words: list[str]) -> int:
     elif words and words[0] not in ("-h", "--help"):
         raise UnknownNameError("topic", words[0], topics)
     else:
-        for topic in ("agents", "encoders", "benchmarks"):
+        for topic in ("agents", "encoders", "datasets", "benchmarks"):
             print(f"{topic}:")
             _print_names(topics[topic](), indent="  ")
         print("envs: see `saccade list envs`; any other id that Gymnasium knows works, too")
@@ -346,6 +382,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": _evaluate,
     "pretrain": _pretrain,
     "fit": _fit,
+    "download": _download,
     "bench": _bench,
     "list": _list,
 }

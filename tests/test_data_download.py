@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from saccade.__main__ import main
 from saccade.data import cifar10, load, mnist
 from saccade.data.download import download, fetch
 from saccade.data.files import Source
@@ -185,6 +186,24 @@ def test_download_mnist(server: type[Server], tmp_path: Path, monkeypatch: pytes
     path.write_bytes(path.read_bytes()[:-10])
     assert len(download("mnist")) == 4  # a damaged file is replaced
     assert len(load("mnist").train) == 22
+
+
+def test_the_command_line_says_what_it_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache" / project)
+    monkeypatch.setenv("SACCADE_DATA", str(tmp_path))
+    monkeypatch.setattr(mnist, "SOURCES", [source(f"{refused()}/file", name=name) for name in mnist.FILES])
+    assert main(["download", "mnist"]) == 2
+    assert "cannot download mnist; http://127.0.0.1" in capsys.readouterr().err
+    assert listing(tmp_path) == []
+    write_mnist(tmp_path, count=24)
+    assert main(["download", "mnist"]) == 0
+    assert capsys.readouterr().out == "mnist is there already\n"
+    assert main(["download"]) == 0
+    assert "cifar10" in capsys.readouterr().out
+    assert main(["list", "datasets"]) == 0
+    assert "env:ID" in capsys.readouterr().out
 
 
 def test_download_cifar10(server: type[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
