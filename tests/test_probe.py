@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from saccade.__main__ import main
+from saccade.data.base import Dataset, Split
+from saccade.encoders import find_encoder, make_encoder
+from saccade.envs.errors import SpecError, UserError
+from saccade.envs.spec import ObservationSpec
+from saccade.training.bundle import load_bundle, save_bundle
+from saccade.training.pictures import MOST_BYTES
+from saccade.training.probe import ProbeOptions, probe
 from saccade.training.probing import logistic, neighbours, pca
 from saccade.training.probing.code_statistics import code_statistics, effective_rank, hoyer, saturated_units
 from sklearn.decomposition import PCA as SklearnPCA
 from sklearn.linear_model import LogisticRegression
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch import Tensor
 
 # --- principal components
@@ -175,7 +189,7 @@ def test_the_number_of_neighbours_is_chosen_on_validation():
     found = neighbours.neighbour_accuracies(
         (x[:1000], wrong), (x[1000:2000], label[1000:2000]), (x[2000:], label[2000:]), 2
     )
-    assert found["euclidean"].count == 15
+    assert found["euclidean"].voters == 15
     assert found["euclidean"].accuracy > 0.95
     assert found["euclidean"].validation > 0.95
 
@@ -227,3 +241,170 @@ def test_units_at_the_ends_of_their_range_are_saturated():
     assert saturated_units(sigmoid * 2 - 1) == 1  # a tanh
     assert saturated_units(torch.randn(100, 3)) is None  # unbounded
     assert saturated_units(torch.relu(torch.randn(1000, 3) - 2).clamp(max=0.9)) in (0, None)  # zeros of a ReLU are rest
+
+
+# --- whole bundles
+
+
+SQUARE = ObservationSpec((1, 20, 20), "uint8", 0.0, 255.0)
+STACKED = ObservationSpec((4, 20, 20), "uint8", 0.0, 255.0, stack=4)
+COLOURED = ObservationSpec((3, 20, 20), "uint8", 0.0, 255.0)
+VECTOR = ObservationSpec((6,), low=-2.0, high=2.0)
+DENSE = {"hidden": (12,), "code": 2}
+
+
+def blobs(spec: ObservationSpec, labelled: bool = True, sizes: tuple[int, int, int] = (200, 60, 60)) -> Dataset:
+    """Three classes: where the light stands, or the sign of the numbers."""
+    generator = torch.Generator().manual_seed(0)
+
+    def split(count: int) -> Split:
+        label = torch.arange(count) % 3
+        noise = torch.rand(count, *spec.shape, generator=generator)
+        if spec.dtype != "uint8":
+            return Split(noise + label.view(-1, 1) - 1.5, label if labelled else torch.full_like(label, -1))
+        x = (60 * noise).byte()
+        for row, number in enumerate(label.tolist()):
+            x[row, ..., 6 * number : 6 * number + 6] += 150
+        return Split(x, label if labelled else torch.full_like(label, -1))
+
+    return Dataset("blobs", spec, *map(split, sizes), classes=("left", "middle", "right") if labelled else ())
+
+
+def bundle(directory: Path, name: str, spec: ObservationSpec, settings: dict[str, Any]) -> Path:
+    config = find_encoder(name).Config(**settings)
+    save_bundle(directory, name, config, spec, make_encoder(name, spec, config), {"data": {"name": "blobs"}})
+    return directory
+
+
+def judged(directory: Path, data: Dataset, **settings: Any) -> dict[str, Any]:
+    found = probe(directory, data, ProbeOptions(**({"embedding": 0} | settings)))
+    out = settings.get("out", directory / "probe")
+    assert json.loads((out / "probe.json").read_text()) == found
+    assert {path.stem for path in out.glob("*.png")} == set(found["pictures"])
+    for path in out.glob("*.png"):
+        assert path.stat().st_size <= MOST_BYTES
+        assert path.read_bytes().startswith(b"\x89PNG")
+    assert "| codes |" in (out / "probe.md").read_text()
+    return found
+
+
+def test_an_autoencoder_of_labelled_images_gets_everything(tmp_path: Path):
+    directory = bundle(tmp_path / "ae", "autoencoder", SQUARE, DENSE | {"corruption": "masking"})
+    found = judged(directory, blobs(SQUARE), embedding=50)
+    pictures = {"reconstructions", "filters", "decoder_filters", "codes", "manifold", "interpolation", "arithmetic"}
+    assert set(found["pictures"]) == pictures
+    assert set(found["accuracy"]) == {"codes", "pca", "raw"}
+    assert found["accuracy"]["raw"]["linear"]["accuracy"] == 1
+    assert found["accuracy"]["raw"]["euclidean"]["accuracy"] == 1
+    assert [few["labels"] for few in found["accuracy"]["pca"]["few_labels"]] == [9, 99]
+    assert (found["width"], found["pca_width"], found["size"]) == (2, 2, 400)
+    assert found["reconstruction"]["pca"] < found["reconstruction"]["learner"]
+    events = [value.tag for event in events_in(directory / "probe") for value in event.summary.value]
+    assert {f"probe/{name}" for name in pictures} <= set(events)
+    assert "probe/linear/codes" in events
+
+
+def events_in(directory: Path) -> list[Any]:
+    (path,) = directory.glob("events.out.tfevents.*")
+    return list(EventFileLoader(str(path)).Load())
+
+
+def test_reconstruction_errors_are_those_of_a_loop(tmp_path: Path):
+    data = blobs(SQUARE)
+    found = judged(bundle(tmp_path / "ae", "autoencoder", SQUARE, DENSE), data, pictures=False, baselines=False)
+    x = data.test.x.float().flatten(1) / 255
+    encoder = load_bundle(tmp_path / "ae").encoder
+    with torch.no_grad():
+        restored = encoder.reconstruct(data.test.x).flatten(1)  # type: ignore[operator]
+    assert found["reconstruction"]["learner"] == pytest.approx(float((restored - x).square().sum(1).mean()), rel=1e-5)
+    train = data.train.x.numpy().reshape(200, -1) / 255
+    oracle = SklearnPCA(2, svd_solver="full").fit(train)
+    guess = oracle.inverse_transform(oracle.transform(x.numpy()))
+    expected = float(((guess - x.numpy()) ** 2).sum(1).mean())
+    assert found["reconstruction"]["pca"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "settings", "missing"),
+    [
+        ("autoencoder", STACKED, {"architecture": "conv", "channels": (4,), "code": 5}, {"manifold"}),
+        ("autoencoder", COLOURED, {"architecture": "conv", "channels": (4,), "code": 0}, {"manifold"}),
+        ("vae", SQUARE, {}, {"manifold"}),
+        ("linear", COLOURED, {"code": 2}, set()),
+        ("mlp", SQUARE, {"hidden": (8, 8)}, {"reconstructions", "interpolation"}),
+        ("autoencoder", VECTOR, DENSE, {"reconstructions", "filters", "manifold", "interpolation"}),
+        ("mlp", VECTOR, {"hidden": (1,)}, {"codes"}),
+    ],
+)
+@pytest.mark.parametrize("labelled", [True, False])
+def test_every_kind_of_encoder_and_observation(
+    name: str, spec: ObservationSpec, settings: dict[str, Any], missing: set[str], labelled: bool, tmp_path: Path
+):
+    found = judged(bundle(tmp_path / "b", name, spec, settings), blobs(spec, labelled), baselines=False)
+    assert ("accuracy" in found) == labelled
+    assert not missing & set(found["pictures"])
+    if not missing:
+        assert "manifold" in found["pictures"]
+    assert ("arithmetic" in found["pictures"]) == (labelled and "interpolation" in found["pictures"])
+    assert ("reconstruction" in found) == (name != "mlp")
+    assert found["statistics"]["units"] == found["width"]
+
+
+def test_embeddings_are_drawn_where_codes_have_three_numbers(tmp_path: Path):
+    directory = bundle(tmp_path / "b", "mlp", VECTOR, {"hidden": (3,)})
+    found = judged(directory, blobs(VECTOR), embedding=40, baselines=False)
+    assert "tsne" in found["pictures"]
+
+
+def test_examples_without_a_label_do_not_count(tmp_path: Path):
+    data = blobs(VECTOR)
+    for split in (data.train, data.validation, data.test):
+        split.label[: len(split) // 2] = -1
+    found = judged(bundle(tmp_path / "b", "flat", VECTOR, {}), data)
+    assert found["accuracy"]["raw"]["linear"]["accuracy"] == 1
+    none = replace(data, test=Split(data.test.x, torch.full_like(data.test.label, -1)))
+    with pytest.raises(UserError, match="no labelled test examples"):
+        probe(tmp_path / "b", none)
+
+
+def test_a_probe_changes_nothing_and_repeats_itself(tmp_path: Path):
+    directory, data = bundle(tmp_path / "b", "autoencoder", SQUARE, DENSE | {"batch_norm": True}), blobs(SQUARE)
+    before = (directory / "encoder.safetensors").read_bytes()
+    first = judged(directory, data, embedding=30)
+    pictures = {path.name: path.read_bytes() for path in (directory / "probe").glob("*.png")}
+    second = judged(directory, data, embedding=30)
+    for report in (first, second):
+        del report["seconds"]
+    assert first == second
+    assert pictures == {path.name: path.read_bytes() for path in (directory / "probe").glob("*.png")}
+    assert (directory / "encoder.safetensors").read_bytes() == before
+    assert len(events_in(directory / "probe")) > 1  # of the second probe alone
+
+
+def test_bad_input_is_one_clear_error(tmp_path: Path):
+    directory = bundle(tmp_path / "b", "flat", VECTOR, {})
+    with pytest.raises(SpecError, match=r"reads float32 \[6\], but blobs shows uint8 \[1, 20, 20\]"):
+        probe(directory, blobs(SQUARE))
+    with pytest.raises(UserError, match="unknown data set 'blobs'"):
+        probe(directory)  # the card says so
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match="choose another --out"):
+        probe(directory, blobs(VECTOR), ProbeOptions(out=tmp_path / "mine"))
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+    with pytest.raises(UserError, match="no such directory"):
+        probe(tmp_path / "nothing", "mnist")
+
+
+def test_the_command_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    rows = np.random.default_rng(0).normal(size=(400, 6)).astype(np.float32)
+    np.save(tmp_path / "mine.npy", rows)
+    np.save(tmp_path / "mine.labels.npy", (rows[:, 0] > 0).astype(np.int64))
+    directory = bundle(tmp_path / "b", "linear", ObservationSpec((6,)), {"code": 2})
+    words = ["probe", str(directory), "--data", str(tmp_path / "mine.npy"), "--no-pictures"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    for text in ("squared error", "linear %", "effective rank", "PCA", "raw", str(directory / "probe")):
+        assert text in shown
+    assert main(["probe", str(directory), "--data", "mnits"]) == 2
+    assert "did you mean 'mnist'" in capsys.readouterr().err

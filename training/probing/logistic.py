@@ -14,6 +14,7 @@ from torch.nn import functional as F
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # strong to weak; each fit starts where the one before it ended
 PATIENCE = 2  # penalties in a row that are no better on validation before the search ends
 MOST_PRECONDITIONED = 2048  # features; beyond, decomposing their covariance costs more than it saves
+STEEPNESS = 0.1  # s of `Preconditioner`: below the bound of 1/2, as most examples are told apart with confidence
 LABEL_COUNTS = (10, 100, 1000)
 DRAWS = 5
 
@@ -82,7 +83,6 @@ class Preconditioner(NamedTuple):
 
     vectors: Tensor  # [D, D]
     values: Tensor  # [D]
-    steepness = 0.1  # s: below the bound of 1/2, as most examples are told apart with confidence
 
     @classmethod
     def of(cls, x: Tensor) -> Preconditioner:
@@ -91,7 +91,7 @@ class Preconditioner(NamedTuple):
         return cls(vectors.float(), values.clamp(min=0).float())
 
     def matrix(self, penalty: float) -> Tensor:
-        return self.vectors * (self.steepness * self.values + penalty + 1e-7).rsqrt()
+        return self.vectors * (STEEPNESS * self.values + penalty + 1e-7).rsqrt()
 
 
 def fit_logistic(

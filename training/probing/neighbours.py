@@ -19,7 +19,7 @@ class Neighbours(NamedTuple):
     """Test accuracy of a vote, with the number of voters that was best on validation."""
 
     accuracy: float
-    count: int
+    voters: int
     validation: float
 
 
