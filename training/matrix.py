@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from ..data import PUBLISHED
 from ..encoders import list_encoders, make_encoder
-from ..encoders.base import Learner
+from ..encoders.base import Encoder, Learner
 from ..envs import make_env
 from ..envs.errors import SpecError
 from ..envs.spec import ObservationSpec
@@ -37,7 +39,7 @@ def sources() -> dict[str, ObservationSpec]:
 def try_encoder(name: str, spec: ObservationSpec) -> Cell:
     """Whether the encoder called `name`, with its default settings, reads observations of `spec`."""
     try:
-        encoder = make_encoder(name, spec)
+        encoder = _skeleton(name, spec)
     except SpecError as error:
         return Cell(reads=False, learns=False, reason=str(error))
     return Cell(reads=True, learns=isinstance(encoder, Learner))
@@ -53,6 +55,15 @@ def list_learners() -> list[str]:
     """Names of the encoders that can be trained on their own."""
     specs = [VECTORS, *(module.SPEC for module in PUBLISHED.values())]
     return [name for name in list_encoders() if any(try_encoder(name, spec).learns for spec in specs)]
+
+
+def _skeleton(name: str, spec: ObservationSpec) -> Encoder:
+    """The encoder without numbers, where that is possible: drawing millions of weights takes seconds."""
+    try:
+        with torch.device("meta"):
+            return make_encoder(name, spec)
+    except (RuntimeError, NotImplementedError):  # it looks at its numbers while it is built
+        return make_encoder(name, spec)
 
 
 def _spec_of(env_id: str) -> ObservationSpec:
