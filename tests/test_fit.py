@@ -20,6 +20,7 @@ from saccade.envs.spec import ObservationSpec
 from saccade.training import fit as fitting
 from saccade.training.bundle import load_bundle, save_bundle
 from saccade.training.classifier import Average, Classifier, few_labels, interval, judge, views_of
+from saccade.training.fit_model import Alternating, make_classifier, make_trainer
 from saccade.training.fit_plan import FitConfig, FitPlan, check, default_plan
 from torch import Tensor, nn
 
@@ -77,7 +78,8 @@ def test_a_run_learns_and_leaves_its_files(tmp_path: Path):
     assert result["test"]["examples"] == 90  # all of the test set
     assert result["test"]["low"] <= result["test"]["error"] <= result["test"]["high"]
     assert result["epochs"] == 8
-    assert result["examples"] == 8 * 240
+    assert result["steps"] == 8 * 240
+    assert result["score"]["mean"] == pytest.approx(100 * result["test"]["accuracy"])
     for name in ("config.json", "metrics.jsonl", "result.json", "confusion.png", "curves.png", "filters.png"):
         assert (tmp_path / "run" / name).stat().st_size > 100
     assert json.loads((tmp_path / "run" / "result.json").read_text())["test"] == result["test"]
@@ -93,8 +95,8 @@ def test_a_run_learns_and_leaves_its_files(tmp_path: Path):
 def test_one_batch_is_learned_by_heart(name: str):
     settings = {"convnet": SMALL | {"dropout": 0.0}, "fastconv": {"widths": (8, 16)}}.get(name)
     plan = plan_of(name, settings, epochs=60, batch_size=16, labels=16, learning_rate=1e-2)
-    classifier = fitting.make_classifier(plan, DATA)
-    trainer = fitting.make_trainer(plan, DATA, classifier, Compute())
+    classifier = make_classifier(plan, DATA)
+    trainer = make_trainer(plan, DATA, classifier, Compute())
     for _ in trainer:
         pass
     split = trainer.batches.split
@@ -163,11 +165,11 @@ def _encoder(bundle: Path) -> list[nn.Parameter]:
 def test_fine_tuning_begins_with_the_bundle_at_its_own_rate(tmp_path: Path):
     bundle = bundle_of(tmp_path)
     plan = dataclasses.replace(plan_of(encoder_mode="finetune", encoder_rate=0.1), bundle=str(bundle))
-    classifier = fitting.make_classifier(plan, DATA)
+    classifier = make_classifier(plan, DATA)
     trained = load_bundle(bundle).encoder.state_dict()
     for name, tensor in classifier.encoder.state_dict().items():
         assert torch.equal(tensor, trained[name]), name
-    trainer = fitting.make_trainer(plan, DATA, classifier, Compute())
+    trainer = make_trainer(plan, DATA, classifier, Compute())
     rates = {}
     for part in trainer.optimiser._parts.values():
         for group in part.param_groups:
@@ -180,14 +182,14 @@ def test_fine_tuning_begins_with_the_bundle_at_its_own_rate(tmp_path: Path):
 
 def test_an_encoders_own_rates_are_kept():
     plan = plan_of("fastconv", {"widths": (8, 16), "bias_rate": 5.0}, encoder_rate=2.0)
-    groups = {group.name: group for group in fitting.make_classifier(plan, DATA).groups(2.0)}
+    groups = {group.name: group for group in make_classifier(plan, DATA).groups(2.0)}
     factors = {name: group.learning_rate_factor for name, group in groups.items()}
     assert factors == {"encoder.weights": 2.0, "encoder.biases": 10.0, "head": 1.0}
 
 
 def test_an_encoder_is_fitted_to_training_data_before_training():
     plan = plan_of("fastconv", {"widths": (8,)})
-    layer = fitting.make_classifier(plan, DATA).encoder.whitening  # type: ignore[union-attr]
+    layer = make_classifier(plan, DATA).encoder.whitening  # type: ignore[union-attr]
     assert isinstance(layer, nn.Module)
     y = layer(DATA.train.x)
     assert abs(float(y.detach().mean())) < 1e-2  # of whitened data; it is not of random directions
@@ -215,7 +217,7 @@ def test_more_labels_than_there_are():
 def test_alternating_mirrors_each_image_in_every_second_epoch():
     split = Split(torch.arange(8, dtype=torch.uint8).view(4, 1, 1, 2), torch.zeros(4, dtype=torch.int64))
     epoch = torch.zeros((), dtype=torch.int64)
-    alternating = fitting.Alternating(split.x, split.label, torch.tensor([True, False, True, False]), epoch).to("cpu")
+    alternating = Alternating(split.x, split.label, torch.tensor([True, False, True, False]), epoch).to("cpu")
     index = torch.tensor([3, 0, 1])
     first = alternating.take(index)["x"]
     epoch.fill_(1)
@@ -262,7 +264,7 @@ def test_judging_counts_every_example_once():
 
 
 def test_judging_leaves_the_classifier_training():
-    classifier = fitting.make_classifier(plan_of(), DATA).train()
+    classifier = make_classifier(plan_of(), DATA).train()
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
     first, second = (judge(classifier, DATA.test, 4).cross_entropy for _ in range(2))
     assert first == second  # no dropout

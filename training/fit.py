@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from .. import data
 from ..agents.parts.compute import Compute
-from ..data import Batches, Dataset, Split
-from ..encoders import make_encoder
-from ..encoders.base import Encoder, count_parameters
-from ..encoders.parts.augment_images import Augmentation, augment, check_augmentation, flip_where
-from ..envs.errors import SpecError, UserError
+from ..data import Dataset
+from ..encoders.base import count_parameters
+from ..encoders.parts.augment_images import check_augmentation
+from ..envs.errors import UserError
 from . import checkpoint, device, fit_figures
-from .bundle import FOLDER, load_bundle, save_bundle
-from .classifier import Average, Classifier, few_labels, judge
-from .epochs import Best, Trainer, in_order, require_finite
+from .bundle import FOLDER, save_bundle
+from .classifier import Average, Classifier, judge
+from .epochs import Best, Trainer, require_finite
+from .fit_model import Alternating, make_classifier, make_trainer
 from .fit_plan import FitPlan, check
-from .optimise import Optimiser
 from .plan import CONFIG_FILE
 from .serial import to_json
 from .trackers import Console, JsonLines, TensorBoard, Tracker
@@ -36,7 +32,6 @@ from .train import RESULT_FILE, stop_signals
 VALIDATION = "validation/error"
 TRAINING = "train/loss"
 BAR_SECONDS = 0.25  # between drawings of the progress bar
-LOOKED_AT = 5_000  # training images that an encoder is fitted to before training
 _POSITION = ("examples", "seconds", "values")  # fields of `_Run` that a checkpoint holds
 
 
@@ -45,32 +40,6 @@ class Stopped(Exception):
 
     def __init__(self, epoch: int):
         super().__init__(f"stopped in epoch {epoch:,}; the checkpoint is saved")
-
-
-@runtime_checkable
-class FitsToData(Protocol):
-    """An encoder with something that is set from data before training, such as a whitening."""
-
-    def fit_to(self, x: Tensor) -> None:
-        """`x` `[N, ...]`: some thousand observations, as they are stored."""
-        ...
-
-
-@dataclass(frozen=True)
-class Alternating(Split):
-    """Images of which a random half is mirrored in even epochs, and the other half in odd ones."""
-
-    mirrored: Tensor  # bool [N], in even epochs
-    epoch: Tensor  # int64 [], written to by whoever counts
-
-    def take(self, index: Tensor) -> dict[str, Tensor]:
-        batch = super().take(index)
-        now = self.mirrored.index_select(0, index) ^ (self.epoch % 2 == 1)
-        return batch | {"x": flip_where(batch["x"], now)}
-
-    def to(self, device: str) -> Alternating:
-        moved = {name: getattr(self, name).to(device) for name in ("x", "label", "mirrored", "epoch")}
-        return dataclasses.replace(self, **moved)
 
 
 @dataclass
@@ -85,7 +54,7 @@ class _Run:
     trainer: Trainer
     average: Average | None
     best: Best
-    examples: int = 0  # read so far
+    examples: int = 0  # read so far; they are what is counted as steps
     seconds: float = 0.0  # of updates, without judging
     values: dict[str, float] = field(default_factory=dict)  # of the last complete epoch
 
@@ -138,66 +107,6 @@ def resume(directory: Path, encoder: str | None = None, trackers: list[Tracker] 
     return _train(going, trackers, resume_step=going.examples)
 
 
-def make_classifier(plan: FitPlan, dataset: Dataset, *, weights: bool = True) -> Classifier:
-    """The model before training, drawn from the plan's seed.
-
-    Args:
-        weights: take the bundle's, where there is one, and fit to the data what is to be; False: a checkpoint will.
-
-    Raises:
-        UserError: the encoder or the bundle does not fit the data.
-    """
-    run = plan.run
-    torch.manual_seed(run.seed)
-    encoder = make_encoder(plan.encoder, dataset.spec, plan.encoder_config)
-    if weights and plan.bundle is not None and run.encoder_mode != "scratch":
-        _take_weights(encoder, plan, dataset)
-    elif weights and isinstance(encoder, FitsToData):
-        encoder.fit_to(dataset.train.take(torch.arange(min(LOOKED_AT, len(dataset.train))))["x"])
-    frozen = run.encoder_mode == "frozen"
-    return Classifier(encoder, len(dataset.classes), run.hidden, run.head_scale, frozen)
-
-
-def make_trainer(plan: FitPlan, dataset: Dataset, classifier: Classifier, compute: Compute) -> Trainer:
-    """The loop over the training examples that the plan names."""
-    run, train = plan.run, dataset.train
-    if run.labels:
-        train = few_labels(train, run.labels, len(dataset.classes), run.seed)
-    is_encoded = classifier.frozen and plan.augment == Augmentation() and not run.alternate_flip
-    if is_encoded:  # nothing about the features will change: they are computed once
-        train = _encoded(classifier, train, compute)
-    elif run.alternate_flip:
-        generator = torch.Generator().manual_seed(run.seed)
-        mirrored = torch.rand(len(train), generator=generator) < 0.5
-        train = Alternating(train.x, train.label, mirrored, torch.zeros((), dtype=torch.int64))
-
-    def loss(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        x = batch["x"]
-        logits = classifier.classify(x) if is_encoded else classifier(augment(x, plan.augment))
-        error = F.cross_entropy(logits.float(), batch["label"], reduction="none", label_smoothing=run.label_smoothing)
-        return {"cross_entropy": error}
-
-    return Trainer(
-        classifier,
-        loss,
-        Optimiser(
-            classifier.groups(run.encoder_rate),
-            learning_rate=run.learning_rate,
-            rule=run.optimizer,
-            momentum=run.momentum,
-            weight_decay=run.weight_decay,
-            max_gradient_norm=run.max_gradient_norm,
-            compute=compute,
-        ),
-        Batches(train, min(run.batch_size, len(train)), run.seed, compute.device),
-        epochs=run.epochs,
-        schedule=run.schedule,
-        warmup=run.warmup,
-        compute=compute,
-        after_update=classifier.after_update,
-    )
-
-
 def _build(plan: FitPlan, directory: Path, is_new: bool) -> _Run:
     check(plan)
     run, dataset = plan.run, data.load(plan.task, seed=plan.run.seed)
@@ -214,29 +123,6 @@ def _build(plan: FitPlan, directory: Path, is_new: bool) -> _Run:
     trainer = make_trainer(plan, dataset, classifier, compute)
     average = Average(classifier, run.average) if run.average else None
     return _Run(plan, directory, dataset, classifier, compute, trainer, average, Best(run.patience))
-
-
-def _take_weights(encoder: Encoder, plan: FitPlan, dataset: Dataset) -> None:
-    assert plan.bundle is not None
-    trained, spec = load_bundle(plan.bundle), dataset.spec
-    if (trained.spec.shape, trained.spec.dtype, trained.spec.vocabulary) != (spec.shape, spec.dtype, spec.vocabulary):
-        raise SpecError(
-            f"the encoder in {plan.bundle} was trained on {trained.spec.describe()}, but {plan.task} holds "
-            f"{spec.describe()}; take a bundle that was trained on such data"
-        )
-    try:
-        encoder.load_state_dict(trained.encoder.state_dict())
-    except RuntimeError as error:
-        raise UserError(
-            f"the weights in {plan.bundle} do not fit the options --encoder.*, leave them out: {error}"
-        ) from None
-
-
-@torch.no_grad()
-def _encoded(classifier: Classifier, split: Split, compute: Compute) -> Split:
-    with compute.autocast():
-        parts = [classifier.encode(batch["x"]).float() for batch in in_order(split, 1000, compute.device)]
-    return Split(torch.cat(parts), split.label.to(compute.device))
 
 
 def _train(going: _Run, screens: list[Tracker] | None, resume_step: int | None) -> dict[str, Any]:
@@ -335,6 +221,7 @@ def _finish(going: _Run, board: TensorBoard) -> dict[str, Any]:
         name: judge(going.classifier, split, count, going.compute, run.views)
         for name, split in (("validation", dataset.validation), ("test", dataset.test))
     }
+    accuracy = judged["test"].to_json()["accuracy"]
     result = {
         "task": plan.task,
         "encoder": plan.encoder,
@@ -342,9 +229,10 @@ def _finish(going: _Run, board: TensorBoard) -> dict[str, Any]:
         "bundle": plan.bundle,
         "labels": run.labels or len(dataset.train),
         "epochs": going.trainer.epoch,
-        "examples": going.examples,
+        "steps": going.examples,
         "seconds": round(going.seconds, 2),
-        "examples_per_second": round(going.examples / max(going.seconds, 1e-9), 1),
+        "steps_per_second": round(going.examples / max(going.seconds, 1e-9), 1),
+        "score": {"mean": round(100 * accuracy, 4), "what": "test accuracy in per cent"},
         **{name: judgement.to_json() for name, judgement in judged.items()},
         "views": run.views,
         "seed": run.seed,
