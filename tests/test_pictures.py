@@ -93,9 +93,8 @@ DEFICIENCIES = {
 
 @pytest.mark.parametrize("deficiency", DEFICIENCIES)
 def test_colours_differ_for_people_who_see_fewer(deficiency: str):
-    linear = np.array(
-        [[c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(x)] for x in pictures.COLOURS]
-    )
+    colours = np.array([to_rgb(colour) for colour in pictures.COLOURS])
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
     seen = np.clip(linear @ np.array(DEFICIENCIES[deficiency]).T, 0, 1) ** (1 / 2.2)
     distance = np.linalg.norm(seen[:, None] - seen[None], axis=2) + 9 * np.eye(10)
     assert distance.min() > 0.08

@@ -10,14 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from saccade import data as datasets
 from saccade.__main__ import main
 from saccade.data.base import Dataset, Split
 from saccade.encoders import find_encoder, make_encoder
+from saccade.encoders.flat import Config as Flat
+from saccade.encoders.linear import Config as LinearConfig
 from saccade.envs.errors import SpecError, UserError
 from saccade.envs.spec import ObservationSpec
 from saccade.training.bundle import load_bundle, save_bundle
 from saccade.training.pictures import MOST_BYTES
-from saccade.training.probe import ProbeOptions, probe
+from saccade.training.pretrain import pretrain
+from saccade.training.pretrain_plan import PretrainConfig, PretrainPlan
+from saccade.training.probe import ProbeOptions, find_data, probe
 from saccade.training.probing import logistic, neighbours, pca
 from saccade.training.probing.code_statistics import code_statistics, effective_rank, hoyer, saturated_units
 from sklearn.decomposition import PCA as SklearnPCA
@@ -325,18 +330,17 @@ def test_reconstruction_errors_are_those_of_a_loop(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("name", "spec", "settings", "missing"),
+    ("name", "spec", "settings", "missing", "labelled"),
     [
-        ("autoencoder", STACKED, {"architecture": "conv", "channels": (4,), "code": 5}, {"manifold"}),
-        ("autoencoder", COLOURED, {"architecture": "conv", "channels": (4,), "code": 0}, {"manifold"}),
-        ("vae", SQUARE, {}, {"manifold"}),
-        ("linear", COLOURED, {"code": 2}, set()),
-        ("mlp", SQUARE, {"hidden": (8, 8)}, {"reconstructions", "interpolation"}),
-        ("autoencoder", VECTOR, DENSE, {"reconstructions", "filters", "manifold", "interpolation"}),
-        ("mlp", VECTOR, {"hidden": (1,)}, {"codes"}),
+        ("autoencoder", STACKED, {"architecture": "conv", "channels": (4,), "code": 5}, {"manifold"}, False),
+        ("autoencoder", COLOURED, {"architecture": "conv", "channels": (4,), "code": 0}, {"manifold"}, True),
+        ("vae", SQUARE, {}, {"manifold"}, False),
+        ("linear", COLOURED, {"code": 2}, set(), False),
+        ("mlp", SQUARE, {"hidden": (8, 8)}, {"reconstructions", "interpolation"}, True),
+        ("autoencoder", VECTOR, DENSE, {"reconstructions", "filters", "manifold", "interpolation"}, True),
+        ("mlp", VECTOR, {"hidden": (1,)}, {"codes"}, False),
     ],
 )
-@pytest.mark.parametrize("labelled", [True, False])
 def test_every_kind_of_encoder_and_observation(
     name: str, spec: ObservationSpec, settings: dict[str, Any], missing: set[str], labelled: bool, tmp_path: Path
 ):
@@ -370,9 +374,9 @@ def test_examples_without_a_label_do_not_count(tmp_path: Path):
 def test_a_probe_changes_nothing_and_repeats_itself(tmp_path: Path):
     directory, data = bundle(tmp_path / "b", "autoencoder", SQUARE, DENSE | {"batch_norm": True}), blobs(SQUARE)
     before = (directory / "encoder.safetensors").read_bytes()
-    first = judged(directory, data, embedding=30)
+    first = judged(directory, data, embedding=30, baselines=False)
     pictures = {path.name: path.read_bytes() for path in (directory / "probe").glob("*.png")}
-    second = judged(directory, data, embedding=30)
+    second = judged(directory, data, embedding=30, baselines=False)
     for report in (first, second):
         del report["seconds"]
     assert first == second
@@ -396,6 +400,23 @@ def test_bad_input_is_one_clear_error(tmp_path: Path):
         probe(tmp_path / "nothing", "mnist")
 
 
+def test_without_a_name_the_data_are_those_of_the_training(tmp_path: Path):
+    """Split as they were then, whatever the seed of the probe."""
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32))
+    plan = PretrainPlan("linear", str(tmp_path / "mine.npy"), PretrainConfig(epochs=1, seed=3), LinearConfig(code=2))
+    pretrain(plan, tmp_path / "run", [])
+    expected = datasets.load(plan.data, seed=3).test.x
+    for directory in (tmp_path / "run", tmp_path / "run" / "bundle"):
+        assert torch.equal(find_data(directory, None, ProbeOptions()).test.x, expected)
+        assert torch.equal(find_data(directory, plan.data, ProbeOptions()).test.x, expected)
+    lonely = tmp_path / "lonely"
+    (tmp_path / "run" / "bundle").rename(lonely)
+    assert find_data(lonely, None, ProbeOptions(seed=3)).test.x.equal(expected)
+    save_bundle(tmp_path / "b", "flat", Flat(), VECTOR, make_encoder("flat", VECTOR), {})
+    with pytest.raises(UserError, match="give --data NAME"):
+        find_data(tmp_path / "b", None, ProbeOptions())
+
+
 def test_the_command_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     rows = np.random.default_rng(0).normal(size=(400, 6)).astype(np.float32)
     np.save(tmp_path / "mine.npy", rows)
@@ -404,7 +425,7 @@ def test_the_command_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixtur
     words = ["probe", str(directory), "--data", str(tmp_path / "mine.npy"), "--no-pictures"]
     assert main(words) == 0
     shown = capsys.readouterr().out
-    for text in ("squared error", "linear %", "effective rank", "PCA", "raw", str(directory / "probe")):
+    for text in ("squared error", "linear, %", "effective rank", "PCA", "raw", str(directory / "probe")):
         assert text in shown
     assert main(["probe", str(directory), "--data", "mnits"]) == 2
     assert "did you mean 'mnist'" in capsys.readouterr().err

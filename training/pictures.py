@@ -135,8 +135,9 @@ def _coloured(axes: Axes, points: Array, label: NDArray[np.integer], classes: Se
     colours = np.array([COLOURS[number % len(COLOURS)] for number in range(len(classes))])
     for turn in range(-(-len(classes) // len(COLOURS))):
         some = (label >= 0) & (label // len(COLOURS) == turn)
-        x, y, marker = *points[some].T, MARKERS[turn % 8]
-        axes.scatter(x, y, s=size, c=colours[label[some]].tolist(), marker=marker, alpha=0.65, linewidths=0)
+        x, y = points[some].T
+        shown = colours[label[some]].tolist()
+        axes.scatter(x, y, s=size, c=shown, marker=MARKERS[turn % 8], alpha=0.65, linewidths=0)
     for number, name in enumerate(classes):
         mine = points[label == number]
         marker = MARKERS[number // len(COLOURS) % 8]

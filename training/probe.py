@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,12 +20,14 @@ from ..data.base import Dataset
 from ..encoders.base import count_parameters
 from ..envs.errors import UserError
 from . import device
-from .bundle import load_bundle
+from .bundle import load_bundle, read_card
+from .pretrain_plan import PretrainPlan
 from .probing import figures, report
 from .probing.code_statistics import code_statistics
 from .probing.logistic import MOST_PRECONDITIONED, Preconditioner, Scale, choose_logistic, few_labels
 from .probing.neighbours import neighbour_accuracies
 from .probing.subject import SPLITS, Splits, Subject, check_fit
+from .sources import load_data
 
 FOLDER = "probe"  # inside the bundle's or run's directory
 Step = tuple[str, Callable[[], None]]  # a part of the work: its name, and what does it
@@ -59,7 +62,7 @@ def probe(
     `probe.json` holds.
 
     Args:
-        data: a data set or its name; None: the one that the bundle's card names.
+        data: a data set or its name; None: the one that it was trained on.
 
     Raises:
         UserError: no bundle, no such data, or `out` holds something else.
@@ -67,9 +70,7 @@ def probe(
     """
     directory, options = Path(directory), options or ProbeOptions()
     bundle = load_bundle(directory, options.encoder)
-    if data is None:
-        data = _data_of(bundle.card, directory)
-    dataset = datasets.load(data, seed=options.seed) if isinstance(data, str) else data
+    dataset = data if isinstance(data, Dataset) else find_data(directory, data, options)
     check_fit(bundle.name, bundle.spec, dataset)
     compute = device.choose(dataset.spec, device=options.device, precision="float32", threads=options.threads)
     torch.manual_seed(options.seed)
@@ -102,12 +103,27 @@ def output_of(directory: Path, options: ProbeOptions) -> Path:
     return options.out or directory / FOLDER
 
 
-def _data_of(card: dict[str, Any], directory: Path) -> str:
-    found = card.get("data")
-    name = found.get("name") if isinstance(found, dict) else found
+def find_data(directory: Path, name: str | None, options: ProbeOptions) -> Dataset:
+    """The data set called `name`, or the one that the bundle in `directory` was trained on.
+
+    Where the run that made the bundle is still around it, its recorded frames and split are found again.
+
+    Raises:
+        UserError: no such data, or `name` is None and nothing says what it was trained on.
+    """
+    for run in (directory, directory.parent):
+        plan = None
+        with suppress(UserError):  # it is no run of `saccade pretrain`
+            plan = PretrainPlan.load(run, options.encoder)
+        if plan is not None and name in (None, plan.data):
+            return load_data(plan)
+    if name is None:
+        card = read_card(directory)
+        found = card.get("data", card.get("task"))
+        name = found.get("name") if isinstance(found, dict) else found
     if not isinstance(name, str):
-        raise UserError(f"the card of {directory} does not say what it was trained on; give --data NAME")
-    return name
+        raise UserError(f"{directory} does not say what it was trained on; give --data NAME")
+    return datasets.load(name, seed=options.seed)
 
 
 def _work(steps: list[Step]) -> dict[str, float]:

@@ -69,33 +69,29 @@ def scalars(report: Mapping[str, Any]) -> dict[str, float]:
     return found | {f"probe/codes/{name}": statistics[name] for name in STATISTICS if statistics.get(name) is not None}
 
 
-def rows_of(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """The main table: headings, and a row each for the codes, PCA codes and raw observations."""
+def table_of(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """The main table: headings (the codes, PCA codes and raw observations), and a row for each measure."""
     accuracy, error = report.get("accuracy", {}), report.get("reconstruction", {})
-    names = [name for name in TITLES if name in accuracy or (name == "codes") or (name == "pca" and "pca" in error)]
-    counts = [few["labels"] for few in accuracy.get("codes", {}).get("few_labels", [])]
-    headings = ["", "width", *["squared error"] * bool(error)]
+    names = [name for name in TITLES if name in accuracy or name == "codes" or (name == "pca" and error)]
+    widths = {"codes": report["width"], "pca": report["pca_width"], "raw": report["size"]}
+    rows = [["width", *(f"{widths[name]:,}" for name in names)]]
+    if error:
+        found = {"codes": error["learner"], "pca": error["pca"]}
+        rows.append(["squared error", *(f"{found[name]:,.2f}" if name in found else "" for name in names)])
     if accuracy:
-        headings += ["linear %", "kNN %", "kNN cosine %", *(f"{count:,} labels %" for count in counts)]
-    rows = []
-    for name in names:
-        width = {"codes": report["width"], "pca": report["pca_width"], "raw": report["size"]}[name]
-        row = [TITLES[name], f"{width:,}"]
-        if error:
-            found = error.get({"codes": "learner"}.get(name, name))
-            row.append("" if found is None else f"{found:,.2f}")
-        if accuracy:
-            row += _accuracy_cells(accuracy[name]) if name in accuracy else [""] * (3 + len(counts))
-        rows.append(row)
-    return headings, rows
+        cells = [_accuracy_cells(accuracy[name]) if name in accuracy else {} for name in names]
+        rows += [[measure, *(column.get(measure, "") for column in cells)] for measure in cells[0]]
+    return ["", *(TITLES[name] for name in names)], rows
 
 
-def _accuracy_cells(judged: Mapping[str, Any]) -> list[str]:
-    cells = [f"{100 * judged['linear']['accuracy']:.2f}"]
-    cells += [f"{100 * judged[m]['accuracy']:.2f} (k {judged[m]['voters']})" for m in ("euclidean", "cosine")]
-    return cells + [
-        f"{100 * few['mean']:.1f} ± {100 * (few['high'] - few['mean']):.1f}" for few in judged["few_labels"]
-    ]
+def _accuracy_cells(judged: Mapping[str, Any]) -> dict[str, str]:
+    cells = {"linear, %": f"{100 * judged['linear']['accuracy']:.2f}"}
+    for metric, title in (("euclidean", "neighbours, %"), ("cosine", "neighbours by cosine, %")):
+        cells[title] = f"{100 * judged[metric]['accuracy']:.2f} (k {judged[metric]['voters']})"
+    for few in judged["few_labels"]:
+        title = f"{few['labels']:,} labels, %"
+        cells[title] = f"{100 * few['mean']:.1f} ± {100 * (few['high'] - few['mean']):.1f}"
+    return cells
 
 
 def statistics_of(report: Mapping[str, Any]) -> dict[str, str]:
@@ -132,7 +128,7 @@ def notes_of(report: Mapping[str, Any]) -> list[str]:
 
 
 def markdown(report: Mapping[str, Any]) -> str:
-    headings, rows = rows_of(report)
+    headings, rows = table_of(report)
     lines = [f"# {report['encoder']} on {report['data']}", ""]
     lines += [_line(headings), _line(["---", *["---:"] * (len(headings) - 1)]), *map(_line, rows), ""]
     lines += [*(f"{note}\n" for note in notes_of(report))]
@@ -153,19 +149,17 @@ def _line(cells: list[str]) -> str:
 def show(report: Mapping[str, Any], directory: Path, screen: Console | None = None) -> None:
     """Print the tables."""
     screen = screen or Console(highlight=False)
-    headings, rows = rows_of(report)
-    title = f"{report['encoder']} on {report['data']}"
-    table = Table(title=title, title_justify="left", min_width=len(title))
+    headings, rows = table_of(report)
+    screen.print(f"[italic]{report['encoder']} on {report['data']}", soft_wrap=True)
+    table = Table()
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="right" if number else "left", style=None if number else "bold")
     for row in rows:
         table.add_row(*row)
-    screen.print(table)
-    table = Table(show_header=False)
-    table.add_column(style="bold")
-    table.add_column()
+    table.add_section()
     for title, value in statistics_of(report).items():
         table.add_row(title, value)
-    table.add_row("seconds", f"{sum(report['seconds'].values()):.0f}")
-    table.add_row("tables and pictures", str(directory))
     screen.print(table)
+    seconds, count = sum(report["seconds"].values()), len(report["pictures"])
+    pictures = f" and {count} pictures" if count else ""
+    screen.print(f"{seconds:.0f} seconds; tables{pictures} in {directory}", soft_wrap=True)
