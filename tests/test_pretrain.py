@@ -285,7 +285,8 @@ def test_what_a_run_leaves_behind(tmp_path, vectors):
     assert PretrainPlan.load(tmp_path / "run") == plan
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
     assert result["parameters"] == {"training": 6 * 5 + 5 + 5 * 2 + 2 + 2 * 5 + 5 + 5 * 6 + 6, "frozen": 0}
-    assert result["examples"] == 360
+    assert result["steps"] == 360
+    assert result["score"] == {"mean": result["losses"]["test"]["loss"], "what": "test loss"}
     bundle = load_bundle(tmp_path / "run")
     splits = data.load(vectors)
     with torch.no_grad():

@@ -19,7 +19,7 @@ from ..encoders.base import Encoder, Stage, count_parameters
 from ..envs.errors import UserError
 from . import checkpoint, device
 from .bundle import FOLDER, save_bundle
-from .epochs import Best, Trainer, evaluate_losses, require_finite
+from .epochs import TOTAL, Best, Trainer, evaluate_losses, require_finite
 from .optimise import Optimiser, groups_of
 from .plan import CONFIG_FILE
 from .pretrain_plan import PretrainPlan, check
@@ -122,6 +122,7 @@ def _build(plan: PretrainPlan, directory: Path) -> _Run:
     )
     torch.manual_seed(run.seed)
     encoder = make_encoder(plan.learner, dataset.spec, plan.learner_config)
+    compute = device.settle(compute, encoder)
     compute.place(encoder)
     going = _Run(plan, directory, dataset, encoder, learner_stages(encoder, plan.learner), compute)
     assert going.shares  # or UserError
@@ -249,21 +250,24 @@ def _save(going: _Run, trainer: dict[str, Any] | None) -> None:
 def _finish(going: _Run) -> dict[str, Any]:
     """Judge the encoder by its own loss, and write the result and the bundle."""
     plan, run, stage = going.plan, going.plan.run, going.stages[-1]
+    described = device.describe(going.compute)
+    exact = device.settle(replace(going.compute, bfloat16=False, compile=False), going.encoder)  # for what is reported
     losses = {}
     for name in ("validation", "test"):
-        split = stage_inputs(going.encoder, stage, getattr(going.dataset, name), going.compute.device)
-        losses[name] = evaluate_losses(going.encoder, stage.loss, split, run.batch_size, going.compute, run.seed)
+        split = stage_inputs(going.encoder, stage, getattr(going.dataset, name), exact.device)
+        losses[name] = evaluate_losses(going.encoder, stage.loss, split, run.batch_size, exact, run.seed)
     result = {
         "learner": plan.learner,
         "data": plan.data,
         "epochs": going.epochs,
-        "examples": going.examples,
+        "steps": going.examples,
         "seconds": round(going.seconds, 2),
-        "images_per_second": round(going.examples / max(going.seconds, 1e-9), 1),
+        "steps_per_second": round(going.examples / max(going.seconds, 1e-9), 1),
+        "score": {"mean": losses["test"][TOTAL], "what": "test loss"},
         "losses": losses,
         "seed": run.seed,
         "parameters": dict(zip(("training", "frozen"), count_parameters(going.encoder), strict=True)),
-        "compute": device.describe(going.compute),
+        "compute": described,
         "threads": torch.get_num_threads(),
         "versions": device.versions(),
         "commit": device.commit(),

@@ -48,7 +48,7 @@ def show_table(title: str, rows: dict[str, str]) -> None:
 
 
 def show_pretrained(result: dict[str, Any], out: Path) -> None:
-    speed = f"{result['seconds']:,.0f} s ({result['images_per_second']:,.0f} images per second)"
+    speed = f"{result['seconds']:,.0f} s ({result['steps_per_second']:,.0f} examples per second)"
     rows = {
         "epochs": f"{result['epochs']:,} in {speed}",
         "computed on": result["compute"],
@@ -69,7 +69,7 @@ def show_fitted(result: dict[str, Any], out: Path) -> None:
     test = result["test"]
     rows = {
         "epochs": f"{result['epochs']:,} in {result['seconds']:,.0f} s "
-        f"({result['examples_per_second']:,.0f} examples per second)",
+        f"({result['steps_per_second']:,.0f} examples per second)",
         "computed on": result["compute"],
         "parameters": "{training:,} training, {frozen:,} frozen".format(**result["parameters"]),
         "validation accuracy": f"{result['validation']['accuracy']:.2%}",
