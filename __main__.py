@@ -1,17 +1,11 @@
-"""The command line: `saccade train | evaluate | bench | list`. Bad input is one line on stderr and exit status 2."""
+"""The command line. Bad input is one line on stderr and exit status 2."""
 
 from __future__ import annotations
 
 import errno
 import os
-import shlex
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .training.arguments import Request
 
 # Torch and the worlds take seconds to import, so each command imports what it needs.
 
@@ -21,8 +15,12 @@ saccade: reinforcement learning in which what an agent sees with is a part you c
   saccade train AGENT [--env ID] [--encoder NAME] [OPTIONS]   train into a run directory
   saccade train --resume --out DIR                            go on with a run that was stopped
   saccade evaluate DIR [--episodes N] [OPTIONS]               play with a trained agent
+  saccade pretrain LEARNER [--data NAME] [OPTIONS]            train an encoder on its own
+  saccade probe DIR [--data NAME] [OPTIONS]                   judge a trained encoder's representation
+  saccade fit TASK [--encoder NAME|BUNDLE] [OPTIONS]          learn labels through any encoder
+  saccade download NAME                                       fetch a published data set
   saccade bench NAME [--seeds N] [OPTIONS]                    run a benchmark
-  saccade list [agents|encoders|envs|benchmarks]              what there is
+  saccade list [TOPIC]                                        what there is; `list matrix`: which encoder reads what
 
 Begin with `saccade train dqn`, which solves CartPole in about a minute.
 `saccade train dqn --help` lists all the options and their defaults.
@@ -61,88 +59,6 @@ def main(words: list[str] | None = None) -> int:
         return BAD_INPUT
 
 
-def _train(words: list[str]) -> int:
-    from .envs.errors import UserError
-    from .training import train as training
-    from .training.arguments import parse_train
-
-    agent = words[0] if words and not words[0].startswith("-") else None
-    if agent is None and words and words[0] in ("-h", "--help"):
-        return _explain_train()
-    request = parse_train(agent, words if agent is None else words[1:])
-    plan, is_new = request.plan, not request.out.exists()
-    print(f"{'going on with' if request.resume else 'training'} {plan.agent} on {plan.env} through {plan.encoder}")
-    print(
-        f"{plan.run.steps:,} steps, {plan.run.num_envs} at a time, seed {plan.run.seed}, into {request.out}", flush=True
-    )
-    try:
-        if request.resume:
-            plan.save(request.out)  # what may change did, such as the number of steps
-            result = training.resume(request.out, encoder=request.encoder)
-        else:
-            result = training.train(plan, request.out)
-    except training.Stopped as stopped:
-        print(f"saccade: {stopped}; go on with: {_resume_command(request)}", file=sys.stderr)
-        return INTERRUPTED
-    except UserError as error:
-        if not (is_new and (request.out / "checkpoint").is_dir()):
-            raise
-        raise UserError(f"{error} (a checkpoint is kept; go on with: {_resume_command(request)})") from error
-    _show_result(result, request.out)
-    return 0
-
-
-def _explain_train() -> int:
-    from .agents import list_agents
-
-    print("usage: saccade train AGENT [OPTIONS]\n")
-    print(f"agents: {', '.join(list_agents())}")
-    print("The options depend on the agent: see `saccade train dqn --help`.")
-    return 0
-
-
-def _resume_command(request: Request) -> str:
-    words = ["saccade", "train", request.plan.agent, "--resume", "--out", str(request.out)]
-    return shlex.join([*words, *(["--encoder", request.encoder] if request.encoder else [])])
-
-
-def _show_result(result: dict[str, Any], out: Path) -> None:
-    rows = {
-        "steps": f"{result['steps']:,} in {result['seconds']:,.0f} s ({result['steps_per_second']:,.0f} per second)",
-        "computed on": result["compute"],
-        "parameters": "{training:,} training, {frozen:,} frozen".format(**result["parameters"]),
-    }
-    if score := result["score"]:
-        rows |= _score_rows(score, result["evaluate_epsilon"])
-    if (out / "curve.png").is_file():  # some episode was finished
-        rows["learning curve"] = str(out / "curve.png")
-    rows |= {
-        "watch it": shlex.join(["tensorboard", "--logdir", str(out)]),
-        "play again": shlex.join(["saccade", "evaluate", str(out)]),
-    }
-    _table(f"{result['agent']} on {result['env']} through {result['encoder']}", rows)
-
-
-def _score_rows(score: dict[str, Any], epsilon: float) -> dict[str, str]:
-    how = f"random actions {epsilon:.0%}" if epsilon else "greedy"
-    return {
-        "score": f"{score['mean']:,.1f}, mean of {score['episodes']} episodes, {how}",
-        "95 % interval": f"{score['low']:,.1f} to {score['high']:,.1f}",
-    }
-
-
-def _table(title: str, rows: dict[str, str]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, show_header=False, title_justify="left", min_width=len(title))
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows.items():
-        table.add_row(name, value)
-    Console(highlight=False).print(table)
-
-
 def _evaluate(words: list[str]) -> int:
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
@@ -150,6 +66,7 @@ def _evaluate(words: list[str]) -> int:
     from .training.arguments import EvaluateOptions, parse
     from .training.evaluate import FRESH_SEEDS, evaluate_run, load_agent
     from .training.plan import Plan
+    from .training.tables import score_rows, show_table
     from .training.video import default_suffix, record
 
     options = parse(EvaluateOptions, words, prog="saccade evaluate", description="Play with a trained agent.")
@@ -168,13 +85,14 @@ def _evaluate(words: list[str]) -> int:
             lambda done: progress.update(task, completed=done),
         )
     title = f"{plan.agent} on {plan.env} through {plan.encoder}, from {options.directory}"
-    rows = _score_rows(vars(score), epsilon)
+    rows = score_rows(vars(score), epsilon)
     if options.video:
         path = options.directory / f"video{default_suffix()}"
         seed = FRESH_SEEDS + plan.run.seed if options.seed is None else options.seed
-        shown, frames = record(load_agent(options.directory, options.encoder)[1], plan, path, seed, epsilon)
+        player = load_agent(options.directory, options.encoder)
+        shown, frames = record(player.agent, plan, path, seed, epsilon, player.make_world)
         rows["video"] = f"{path}, {frames:,} frames, score {shown:,.1f}"
-    _table(title, rows)
+    show_table(title, rows)
     return 0
 
 
@@ -182,11 +100,12 @@ def _bench(words: list[str]) -> int:
     from .benchmarks import BenchOptions, list_benchmarks, run_benchmark
     from .envs.errors import UnknownNameError
     from .training.arguments import parse
+    from .training.tables import print_names
 
     known = list_benchmarks()
     if not words or words[0] in ("-h", "--help"):
         print("usage: saccade bench NAME [OPTIONS]\n")
-        _print_names(known)
+        print_names(known)
         return 0
     name = words[0]
     if name not in known:
@@ -198,38 +117,51 @@ def _bench(words: list[str]) -> int:
 def _list(words: list[str]) -> int:
     from .agents import find_agent, list_agents
     from .benchmarks import list_benchmarks
+    from .data import list_datasets
     from .encoders import find_encoder, list_encoders
     from .envs import list_envs
     from .envs.errors import UnknownNameError, UserError
+    from .training.matrix import list_learners, matrix
+    from .training.pretrain_presets import PRESETS
+    from .training.tables import print_matrix, print_names
 
     topics: dict[str, Callable[[], dict[str, str]]] = {
         "agents": lambda: {name: find_agent(name).kind for name in list_agents()},
         "encoders": lambda: {name: find_encoder(name).kind for name in list_encoders()},
+        "learners": lambda: {name: find_encoder(name).kind for name in list_learners()},
+        "datasets": list_datasets,
+        "presets": lambda: {name: f"{p.learner} on {p.data}: {p.source}" for name, p in PRESETS.items()},
         "envs": lambda: dict.fromkeys(list_envs(), ""),
         "benchmarks": list_benchmarks,
     }
     if len(words) > 1:
-        raise UserError(f"one topic at a time: {', '.join(topics)}")
+        raise UserError(f"one topic at a time: {', '.join([*topics, 'matrix'])}")
     if words and words[0] in topics:
-        _print_names(topics[words[0]]())
+        print_names(topics[words[0]]())
+    elif words == ["matrix"]:
+        print_matrix(matrix())
     elif words and words[0] not in ("-h", "--help"):
-        raise UnknownNameError("topic", words[0], topics)
+        raise UnknownNameError("topic", words[0], [*topics, "matrix"])
     else:
-        for topic in ("agents", "encoders", "benchmarks"):
+        for topic in ("agents", "encoders", "datasets", "benchmarks"):
             print(f"{topic}:")
-            _print_names(topics[topic](), indent="  ")
+            print_names(topics[topic](), indent="  ")
         print("envs: see `saccade list envs`; any other id that Gymnasium knows works, too")
+        print("learners, presets, matrix: see `saccade list TOPIC`; the matrix says which encoder reads what")
     return 0
 
 
-def _print_names(names: dict[str, str], indent: str = "") -> None:
-    width = max(map(len, names), default=0)
-    for name, text in names.items():
-        print(f"{indent}{name:{width}}  {text}".rstrip())
+def _command(name: str) -> Callable[[list[str]], int]:
+    def run(words: list[str]) -> int:
+        from .training import commands
+
+        return getattr(commands, name)(words)
+
+    return run
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "train": _train,
+    **{name: _command(name) for name in ("train", "pretrain", "fit", "probe", "download")},
     "evaluate": _evaluate,
     "bench": _bench,
     "list": _list,

@@ -13,9 +13,18 @@ from . import files
 from .base import Dataset, hold_out
 
 kind = "photographs of ten things: 45,000 + 5,000 + 10,000 colour images, 32 × 32, 10 classes"
+SPEC = ObservationSpec((3, 32, 32), "uint8", 0, 255)
 FOLDER = "cifar-10-batches-bin"
 TRAIN_FILES = tuple(f"{FOLDER}/data_batch_{number}.bin" for number in range(1, 6))
 FILES = (*TRAIN_FILES, f"{FOLDER}/test_batch.bin")
+SOURCES = (
+    files.Source(
+        "cifar-10-binary.tar.gz",
+        "sha256:c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        ("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",),
+        FILES,
+    ),
+)
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 RECORD = 1 + 3 * 32 * 32  # a byte of label, then red, green and blue, each row by row
 VALIDATION_SHARE = 10  # the last tenth of the training files, 5,000 of 50,000 images, is for validation
@@ -38,7 +47,7 @@ def load() -> Dataset:
             )
     train, validation = hold_out(*_unpack(np.concatenate(parts)), sum(map(len, parts)) // VALIDATION_SHARE)
     test, _ = hold_out(*_unpack(read_records(test_path)), 0)
-    return Dataset("cifar10", ObservationSpec((3, 32, 32), "uint8", 0, 255), train, validation, test, CLASSES)
+    return Dataset("cifar10", SPEC, train, validation, test, CLASSES)
 
 
 def read_records(path: Path) -> np.ndarray:

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..envs.errors import UserError
 
 VARIABLE = "SACCADE_DATA"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that a publisher offers: one of a data set's own, or an archive of several."""
+
+    name: str  # where it goes, relative to the folder of all data sets
+    checksum: str  # such as "sha256:..."
+    addresses: tuple[str, ...]  # each is tried until one has it
+    members: tuple[str, ...] = ()  # of an archive: what is taken out of it, relative to the same folder
 
 
 def folders() -> list[Path]:
@@ -21,6 +32,15 @@ def cache() -> Path:
     import pooch
 
     return Path(pooch.os_cache("saccade"))
+
+
+def home() -> Path:
+    """Where new files go: the first of the folders that can be written."""
+    for folder in folders():
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if os.access(existing, os.W_OK):
+            return folder
+    return cache()
 
 
 def locate(dataset: str, names: tuple[str, ...]) -> list[Path]:

@@ -14,13 +14,20 @@ from . import files
 from .base import Dataset, hold_out
 
 kind = "handwritten digits: 55,000 + 5,000 + 10,000 grey images, 28 × 28, 10 classes"
-FILES = (
-    "mnist/train-images-idx3-ubyte.gz",
-    "mnist/train-labels-idx1-ubyte.gz",
-    "mnist/t10k-images-idx3-ubyte.gz",
-    "mnist/t10k-labels-idx1-ubyte.gz",
+CHECKSUMS = {  # SHA-256
+    "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+    "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+    "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+    "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+}
+MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
+SOURCES = tuple(
+    files.Source(f"mnist/{name}", f"sha256:{checksum}", tuple(mirror + name for mirror in MIRRORS))
+    for name, checksum in CHECKSUMS.items()
 )
+FILES = tuple(source.name for source in SOURCES)
 VALIDATION_SHARE = 12  # the last twelfth of the training files, 5,000 of 60,000 images, is for validation
+SPEC = ObservationSpec((1, 28, 28), "uint8", 0, 255)
 BYTES = 0x08  # IDX's code for elements of one unsigned byte
 
 
@@ -34,8 +41,7 @@ def load() -> Dataset:
     x, label = _read_pair(*paths[:2])
     train, validation = hold_out(x, label, len(label) // VALIDATION_SHARE)
     test, _ = hold_out(*_read_pair(*paths[2:]), 0)
-    spec = ObservationSpec((1, 28, 28), "uint8", 0, 255)
-    return Dataset("mnist", spec, train, validation, test, tuple("0123456789"))
+    return Dataset("mnist", SPEC, train, validation, test, tuple("0123456789"))
 
 
 def _read_pair(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:

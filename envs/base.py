@@ -62,6 +62,10 @@ class VectorEnv(ABC):
     def recv(self) -> Outcome:
         """Finish the step that `send` started."""
 
+    def watch(self, seed: int) -> np.ndarray:
+        """`reset`, and from then on `render` shows the first environment."""
+        return self.reset(seed)
+
     def render(self) -> np.ndarray:
         """The first environment as people see it: uint8 `[H, W, 3]`.
 

@@ -68,9 +68,9 @@ def reads(make: Callable[[ObservationSpec], Encoder], spec: ObservationSpec) -> 
 
 MAKERS = {
     **{name: built_in(name) for name in list_encoders()},
-    **DOUBLES,
+    **{f"double-{name}": make for name, make in DOUBLES.items()},  # some built-in encoders bear the same names
     "conv+dnc": remembering(built_in("conv")),
-    "autoencoder+dnc": remembering(BatchNormAutoencoder),
+    "double-autoencoder+dnc": remembering(BatchNormAutoencoder),
 }
 CASES = {
     f"{name}-{kind}": Case(make, spec)

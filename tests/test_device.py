@@ -138,3 +138,23 @@ def test_commit_is_that_of_the_packages_own_checkout(tmp_path, monkeypatch):
 
 def test_glibc_keeps_what_is_freed():
     assert device.keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+
+
+@pytest.mark.parametrize("amx", [True, False])
+def test_dense_nets_round_inside_their_products(monkeypatch, amx):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    dense, convolutional = torch.nn.Sequential(torch.nn.Linear(3, 2)), torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1))
+    try:
+        chosen = device.choose(IMAGE, device="cpu", threads=1)
+        assert device.settle(chosen, convolutional) == chosen
+        assert torch.get_float32_matmul_precision() == "highest"
+        settled = device.settle(chosen, dense)
+        assert (settled.bfloat16, settled.rounded_products) == (False, amx)
+        assert torch.get_float32_matmul_precision() == ("medium" if amx else "highest")
+        assert device.describe(settled).split(", ")[2] == ("bfloat16 products" if amx else "float32")
+        assert (
+            device.settle(device.choose(IMAGE, device="cpu", precision="float32", threads=1), dense).bfloat16 is False
+        )
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision("highest")

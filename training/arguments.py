@@ -20,12 +20,19 @@ from ..encoders import list_encoders
 from ..envs.errors import UnknownNameError, UserError
 from ..envs.options import EnvOptions
 from . import checkpoint
+from .encoder_use import MODES, bundle_path
 from .plan import Plan, RunConfig, check, default_plan
 
 T = TypeVar("T")
 DEFAULT_ENV = "CartPole-v1"
-SECTIONS = {"run": "", "agent_config": "", "encoder_config": "encoder", "env_options": "env"}  # of a plan, with prefix
-PREFIXES = SECTIONS | {"learner_config": ""}  # of all commands
+SECTIONS = {  # of a plan, with the prefix of their options
+    "run": "",
+    "agent_config": "",
+    "encoder_use": "",
+    "encoder_config": "encoder",
+    "env_options": "env",
+}
+PREFIXES = SECTIONS | {"learner_config": "encoder"}  # of all commands
 CHANGEABLE = (  # when a run is resumed
     "steps",
     "device",
@@ -71,11 +78,13 @@ def parse_train(agent: str | None, words: list[str]) -> Request:
         UserError: an unknown agent, encoder, preset or option, a bad value, or a run that cannot be resumed so.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for option in ("--env", "--encoder", "--preset", "--out"):
+    for option in ("--env", "--encoder", "--encoder-mode", "--preset", "--out"):
         first.add_argument(option, nargs="?")  # the second reading complains about a missing value
     first.add_argument("--resume", action="store_true")
     given, _ = first.parse_known_args(words)
     preset = given.preset or "auto"
+    if given.encoder_mode not in (None, *MODES):
+        raise UnknownNameError("encoder mode", given.encoder_mode, MODES)
     if given.resume:
         base = _plan_to_resume(agent, given.out, given.env, given.encoder)
     elif agent is None:
@@ -87,7 +96,8 @@ def parse_train(agent: str | None, words: list[str]) -> Request:
     check(plan)
     if given.resume:
         _refuse_changes(base, plan)
-    return Request(plan, options.out or _free_directory(plan), given.resume, given.encoder)
+    encoder = None if plan.bundle else given.encoder
+    return Request(plan, options.out or _free_directory(plan), given.resume, encoder)
 
 
 def parse(cls: type[T], words: list[str], *, prog: str, description: str | None = None, default: Any = None) -> T:
@@ -119,7 +129,10 @@ def _parse_options(base: Plan, preset: str, given: argparse.Namespace, words: li
     """An object with the sections of a plan and `out`."""
     texts = {
         "env": ("ID", "world: CartPole-v1, ALE/Breakout-v5, pixels/CartPole-v1, any other id that Gymnasium knows"),
-        "encoder": ("NAME", "what the agent sees with: a name, path/to/mine.py, or package.module"),
+        "encoder": (
+            "NAME",
+            "what the agent sees with: a name, a bundle's directory, path/to/mine.py, package.module",
+        ),
         "preset": ("NAME", "where defaults come from: auto takes the first preset that fits, none the plain ones"),
     }
     fields: list[tuple[str, Any]] = [
@@ -134,7 +147,9 @@ def _parse_options(base: Plan, preset: str, given: argparse.Namespace, words: li
     cls = dataclasses.make_dataclass("TrainOptions", fields, frozen=True)
     sections = {section: getattr(base, section) for section in SECTIONS}
     out_path = Path(given.out) if given.out else None
-    default = cls(env=base.env, encoder=base.encoder, preset=preset, out=out_path, resume=False, **sections)
+    default = cls(
+        env=base.env, encoder=base.bundle or base.encoder, preset=preset, out=out_path, resume=False, **sections
+    )
     description = f"Train {base.agent} on {base.env} through {base.encoder}. Defaults are those for this combination."
     return parse(cls, words, prog=f"saccade train {base.agent}", description=description, default=default)
 
@@ -170,10 +185,16 @@ def _plan_to_resume(agent: str | None, out: str | None, env: str | None, encoder
     directory = Path(out)
     if not directory.is_dir():
         raise UserError(f"nothing to resume: there is no run directory {directory}")
-    plan = Plan.load(directory, None if encoder in list_encoders() else encoder)
+    encoder = encoder and (bundle_path(encoder) or encoder)  # the bundle itself may be gone: the run has its own copy
+    is_users_own = encoder not in list_encoders() and not (encoder and bundle_path(encoder))
+    plan = Plan.load(directory, encoder if is_users_own else None)
     if checkpoint.latest(directory / "checkpoint") is None:
         raise UserError(f"nothing to resume: there is no checkpoint in {directory}; remove it and start anew")
-    for what, now, then in (("agent", agent, plan.agent), ("env", env, plan.env), ("encoder", encoder, plan.encoder)):
+    for what, now, then in (
+        ("agent", agent, plan.agent),
+        ("env", env, plan.env),
+        ("encoder", encoder, plan.bundle or plan.encoder),
+    ):
         if now not in (None, then):
             raise UserError(
                 f"the run in {directory} has {what} {then!r}, not {now!r}; start another with another --out"

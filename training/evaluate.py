@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,13 +14,12 @@ from scipy import stats
 from ..agents.base import Action, Agent
 from ..agents.parts.exploration import EpsilonGreedy
 from ..encoders.base import Inputs, State
-from ..envs import make_env
 from ..envs.base import VectorEnv
 from ..envs.errors import SpecError, UserError
 from ..envs.spec import EnvSpec
 from . import checkpoint
 from .loop import Position, run
-from .plan import Plan, build
+from .plan import Plan, build, make_world
 from .trackers import EpisodeStatistics
 
 FRESH_SEEDS = 1_000_000  # added to a run's seed: worlds that training never saw
@@ -113,7 +112,15 @@ def evaluate(
     raise AssertionError("the loop never ends by itself")
 
 
-def load_agent(directory: Path, encoder: str | None = None) -> tuple[Plan, Agent]:
+class Player(NamedTuple):
+    """A trained agent and its world."""
+
+    plan: Plan
+    agent: Agent
+    make_world: Callable[[int], VectorEnv]  # so many copies, as the agent sees them
+
+
+def load_agent(directory: Path, encoder: str | None = None) -> Player:
     """The agent of a run directory, ready to act.
 
     Raises:
@@ -121,13 +128,13 @@ def load_agent(directory: Path, encoder: str | None = None) -> tuple[Plan, Agent
     """
     plan = Plan.load(directory, encoder)
     state = checkpoint.load(directory / "checkpoint")
-    env, agent, _ = build(plan, num_envs=1)
+    env, agent, _ = build(plan, num_envs=1, directory=directory)
     env.close()
     try:
         agent.load_policy(state["agent"])
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"the checkpoint in {directory} is not of the agent in its config.json: {error}") from error
-    return plan, agent
+    return Player(plan, agent, lambda count: make_world(plan, count, env))
 
 
 def evaluate_run(
@@ -143,10 +150,10 @@ def evaluate_run(
         raise UserError(f"episodes must be positive, not {episodes}")
     if epsilon is not None and not 0 <= epsilon <= 1:
         raise UserError(f"epsilon must lie between 0 and 1, not {epsilon}")
-    plan, agent = load_agent(directory, encoder)
+    plan, agent, world = load_agent(directory, encoder)
     return evaluate(
         agent,
-        lambda count: make_env(plan.env, count, plan.env_options),
+        world,
         episodes,
         FRESH_SEEDS + plan.run.seed if seed is None else seed,
         plan.run.evaluate_epsilon if epsilon is None else epsilon,

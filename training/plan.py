@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,16 @@ import torch
 from ..agents import find_agent, make_agent
 from ..agents.base import Agent
 from ..agents.parts.compute import Compute
-from ..encoders import find_encoder, make_encoder
+from ..encoders import find_encoder
 from ..envs import make_env
 from ..envs.base import VectorEnv
 from ..envs.errors import UnknownNameError, UserError
 from ..envs.options import EnvOptions
 from . import device as devices
+from . import encoder_use
+from .bundle import load_bundle
+from .encoded import EncodedEnv
+from .encoder_use import EncoderUse
 from .presets import PRESETS, default_encoder, find_preset
 from .serial import from_json, to_json
 
@@ -53,6 +57,8 @@ class Plan:
     agent_config: Any
     encoder_config: Any
     env_options: EnvOptions
+    encoder_use: EncoderUse = field(default_factory=EncoderUse)
+    bundle: str | None = None  # where `encoder`, its settings and its weights came from; a run keeps a copy of its own
 
     def save(self, directory: Path) -> None:
         (directory / CONFIG_FILE).write_text(json.dumps(to_json(self), indent=2) + "\n")
@@ -71,7 +77,8 @@ class Plan:
             raise UserError(f"{directory} is not a run directory: it has no {CONFIG_FILE}") from None
         except (OSError, ValueError) as error:
             raise UserError(f"{path} cannot be read: {error}") from None
-        missing = {field.name for field in dataclasses.fields(cls)} - set(data if isinstance(data, dict) else ())
+        needed = {field.name for field in dataclasses.fields(cls)} - {"encoder_use", "bundle"}  # which came later
+        missing = needed - set(data if isinstance(data, dict) else ())
         if missing:
             raise UserError(f"{path} lacks {', '.join(sorted(missing))}; it is damaged or not saccade's")
         if unknown := set(data) - {field.name for field in dataclasses.fields(cls)}:
@@ -89,6 +96,8 @@ class Plan:
             from_json(find_agent(data["agent"], user=False).Config, data["agent_config"], "agent_config"),
             from_json(encoder_entry.Config, data["encoder_config"], "encoder_config"),
             from_json(EnvOptions, data["env_options"], "env_options"),
+            from_json(EncoderUse, data.get("encoder_use", {}), "encoder_use"),
+            data.get("bundle"),
         )
 
 
@@ -96,10 +105,12 @@ def default_plan(agent: str, env: str, encoder: str | None = None, preset: str =
     """The settings before the user's own: a preset's, or the defaults.
 
     Args:
+        encoder: its name, or the directory of a bundle.
         preset: "auto" takes the first that fits, "none" the plain defaults, otherwise its name.
 
     Raises:
         UnknownNameError: no such agent, encoder or preset.
+        UserError: no such bundle, or it is damaged.
     """
     if preset not in ("auto", "none", *PRESETS):
         raise UnknownNameError("preset", preset, PRESETS)
@@ -109,16 +120,22 @@ def default_plan(agent: str, env: str, encoder: str | None = None, preset: str =
     if chosen is not None and chosen.agent != agent:
         raise UserError(f"preset {name!r} is for agent {chosen.agent!r}, not {agent!r}")
     encoder = encoder or (chosen and chosen.encoder) or default_encoder(env)
-    encoder_entry = find_encoder(encoder)
-    encoder_config = chosen.encoder_config if chosen is not None and chosen.encoder == encoder else {}
+    use, encoder_config, bundle = EncoderUse(), None, encoder_use.find_bundle(encoder)
+    if bundle is not None:
+        encoder, encoder_config = load_bundle(bundle)[:2]
+        use = EncoderUse("finetune")
+    elif chosen is not None and chosen.encoder == encoder:
+        encoder_config = find_encoder(encoder).Config(**chosen.encoder_config)
     return Plan(
         agent,
         env,
         encoder,
         RunConfig(**(chosen.run if chosen else {})),
         agent_entry.Config(**(chosen.agent_config if chosen else {})),
-        encoder_entry.Config(**encoder_config),
+        encoder_config or find_encoder(encoder).Config(),
         EnvOptions(),
+        use,
+        bundle,
     )
 
 
@@ -139,10 +156,17 @@ def check(plan: Plan) -> None:
         )
     if not 0 <= run.evaluate_epsilon <= 1:
         raise UserError(f"evaluate_epsilon must lie between 0 and 1, not {run.evaluate_epsilon}")
+    encoder_use.check(plan.encoder_use, plan.encoder, plan.bundle)
 
 
-def build(plan: Plan, *, num_envs: int | None = None) -> tuple[VectorEnv, Agent, Compute]:
-    """The world, the agent and how it computes; parameters are drawn from the plan's seed.
+def build(
+    plan: Plan, *, num_envs: int | None = None, directory: Path | None = None
+) -> tuple[VectorEnv, Agent, Compute]:
+    """The world as the agent sees it, the agent, and how its encoder computes; parameters are drawn from the seed.
+
+    Args:
+        num_envs: copies of the world; None: the plan's.
+        directory: of the run, where it has begun already, so that its encoder's first weights lie there.
 
     Raises:
         UserError: a part does not exist, does not fit, or is set to what makes no sense.
@@ -157,6 +181,13 @@ def build(plan: Plan, *, num_envs: int | None = None) -> tuple[VectorEnv, Agent,
         compile=plan.run.compile,
     )
     torch.manual_seed(plan.run.seed)
-    encoder = make_encoder(plan.encoder, env.spec.observation, plan.encoder_config)
-    agent = make_agent(plan.agent, env.spec, encoder, plan.agent_config, compute, plan.run.seed)
+    encoder = encoder_use.first_encoder(plan, env.spec.observation, directory)
+    env, encoder, agents_compute = encoder_use.place(plan, encoder, env, compute)
+    agent = make_agent(plan.agent, env.spec, encoder, plan.agent_config, agents_compute, plan.run.seed)
     return env, agent, compute
+
+
+def make_world(plan: Plan, num_envs: int, like: VectorEnv) -> VectorEnv:
+    """New copies of the plan's world, seen as `like` is, which `build` made of it."""
+    env = make_env(plan.env, num_envs, plan.env_options)
+    return like.around(env) if isinstance(like, EncodedEnv) else env

@@ -216,8 +216,21 @@ class TensorBoard:
 class Console:
     """A progress bar with steps per second, time left and the last score; without a terminal a line now and then."""
 
-    def __init__(self, total_steps: int, screen: Screen | None = None, interval_seconds: float = 30.0):
-        """`interval_seconds`: between lines, where there is no terminal."""
+    def __init__(
+        self,
+        total_steps: int,
+        screen: Screen | None = None,
+        interval_seconds: float = 30.0,
+        unit: str = "steps",
+        shown: tuple[str, str] = (SCORE, "score {:,.1f}"),
+    ):
+        """
+        Args:
+            interval_seconds: between lines, where there is no terminal.
+            unit: of what is counted.
+            shown: the value beside it: its name among those that are logged, and how it is written.
+        """
+        self._unit, self._shown = unit, shown
         self._total, self._interval = total_steps, interval_seconds
         self._screen = screen or Screen(stderr=True)
         self._last: tuple[int, float] | None = None  # where the rate is measured from
@@ -234,11 +247,13 @@ class Console:
 
     def log(self, step: int, seconds: float, values: Mapping[str, float]) -> None:
         self._measure(step, seconds)
-        if SCORE in values:
-            self._score = f"  score {values[SCORE]:,.1f}"
+        name, form = self._shown
+        if name in values:
+            self._score = "  " + form.format(values[name])
         left = (self._total - step) / self._rate if self._rate else math.inf
         self._line = (
-            f"{step:,} of {self._total:,} steps  {self._rate:,.0f} steps/s  {format_seconds(left)} left{self._score}"
+            f"{step:,} of {self._total:,} {self._unit}  {self._rate:,.0f} {self._unit}/s  "
+            f"{format_seconds(left)} left{self._score}"
         )
         if self._progress is not None:
             self._progress.update(self._task, completed=step, line=self._line, refresh=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,14 +16,12 @@ import torch
 
 from ..agents.base import Agent, Replay
 from ..agents.parts.compute import Compute
-from ..encoders.base import count_parameters
-from ..envs import make_env
 from ..envs.base import VectorEnv
 from ..envs.errors import UserError
-from . import checkpoint, device
+from . import checkpoint, device, encoder_use
 from .evaluate import FRESH_SEEDS, Score, evaluate
 from .loop import Position, run
-from .plan import CONFIG_FILE, Plan, build
+from .plan import CONFIG_FILE, Plan, build, make_world
 from .plots import learning_curve
 from .trackers import LENGTH, SCORE, Console, EpisodeStatistics, JsonLines, Meter, TensorBoard, Tracker
 
@@ -57,8 +55,12 @@ class _Run:
         return self.directory / "checkpoint"
 
 
-def train(plan: Plan, directory: Path, trackers: list[Tracker] | None = None) -> dict[str, Any]:
+def train(
+    plan: Plan, directory: Path, trackers: list[Tracker] | None = None, say: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
     """Train from the beginning into a new run directory; returns what `result.json` holds.
+
+    `say` is told which parameters train.
 
     Raises:
         UserError: the directory is there already, or a setting is bad.
@@ -70,8 +72,10 @@ def train(plan: Plan, directory: Path, trackers: list[Tracker] | None = None) ->
     try:
         directory.mkdir(parents=True, exist_ok=True)
         plan.save(directory)
+        encoder_use.keep(plan, env, directory)
     except OSError as error:
         raise UserError(f"cannot write {directory}: {error.strerror or error}") from error
+    say(encoder_use.explain(plan, env, agent))
     position = Position.begin(env, agent, env.reset(plan.run.seed))
     going = _Run(plan, directory, env, agent, compute, position, EpisodeStatistics(env.spec.num_envs))
     return _finish(going, _train(going, trackers, resume_step=None))
@@ -92,7 +96,7 @@ def resume(
     if steps is not None:
         plan = replace(plan, run=replace(plan.run, steps=steps))
     state = checkpoint.load(directory / "checkpoint")
-    env, agent, compute = build(plan)
+    env, agent, compute = build(plan, directory=directory)
     statistics = EpisodeStatistics(env.spec.num_envs)
     try:
         agent.load_state_dict(state["agent"])
@@ -140,7 +144,7 @@ def _train(going: _Run, trackers: list[Tracker] | None, resume_step: int | None)
     trackers = [JsonLines(directory / "metrics.jsonl", resume_step), TensorBoard(directory, resume_step), *trackers]
     began = time.perf_counter() - going.seconds
     try:
-        with _stop_signals() as stop:
+        with stop_signals() as stop:
             _loop(going, trackers, stop, began)
     finally:
         for tracker in trackers:
@@ -155,7 +159,10 @@ def _loop(going: _Run, trackers: list[Tracker], stop: list[int], began: float) -
     next_log, saved_at, logged = position.steps + interval, time.perf_counter(), (position.steps, time.perf_counter())
     if position.steps >= run_config.steps:
         return
+    schedules = [buffer for name, buffer in going.agent.network.named_buffers() if name.split(".")[-1] == "progress"]
     for step, metrics in run(going.env, going.agent, position):
+        for progress in schedules:  # encoders whose losses change over the training read it
+            progress.fill_(min(position.steps / run_config.steps, 1.0))
         if metrics:
             meter.add(metrics)
         for episode in going.statistics.update(step):
@@ -198,7 +205,7 @@ def _finish(going: _Run, seconds: float) -> dict[str, Any]:
     if run_config.evaluate_episodes:
         score = evaluate(
             going.agent,
-            lambda count: make_env(plan.env, count, plan.env_options),
+            lambda count: make_world(plan, count, going.env),
             run_config.evaluate_episodes,
             FRESH_SEEDS + run_config.seed,
             run_config.evaluate_epsilon,
@@ -207,13 +214,14 @@ def _finish(going: _Run, seconds: float) -> dict[str, Any]:
         "agent": plan.agent,
         "env": plan.env,
         "encoder": plan.encoder,
+        "encoder_use": asdict(plan.encoder_use) | {"bundle": plan.bundle},
         "steps": going.position.steps,
         "seconds": round(seconds, 2),
         "steps_per_second": round(going.position.steps / seconds, 1),
         "score": None if score is None else asdict(score),
         "evaluate_epsilon": run_config.evaluate_epsilon,
         "seed": run_config.seed,
-        "parameters": dict(zip(("training", "frozen"), count_parameters(going.agent.network), strict=True)),
+        "parameters": encoder_use.count(encoder_use.trains(going.env, going.agent)),
         "compute": device.describe(going.compute),
         "threads": torch.get_num_threads(),
         "versions": device.versions(),
@@ -230,7 +238,7 @@ def _finish(going: _Run, seconds: float) -> dict[str, Any]:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[list[int]]:
+def stop_signals() -> Iterator[list[int]]:
     """A list that fills when SIGINT or SIGTERM arrives, so that a run stops between two steps; a second one kills."""
     arrived: list[int] = []
 

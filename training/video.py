@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,6 @@ from PIL import Image
 
 from ..agents.base import Agent
 from ..envs import make_env
-from ..envs.atari import AtariEnv
 from ..envs.base import VectorEnv
 from ..envs.errors import UserError
 from .evaluate import with_epsilon
@@ -29,8 +28,17 @@ def default_suffix() -> str:
     return ".mp4" if importlib.util.find_spec("imageio_ffmpeg") else ".gif"
 
 
-def record(agent: Agent, plan: Plan, path: Path, seed: int, epsilon: float = 0.0) -> tuple[float, int]:
+def record(
+    agent: Agent,
+    plan: Plan,
+    path: Path,
+    seed: int,
+    epsilon: float = 0.0,
+    make_world: Callable[[int], VectorEnv] | None = None,
+) -> tuple[float, int]:
     """Play one episode and write what it looks like to `path` (`.mp4` or `.gif`); returns its score and frames.
+
+    `make_world` gives so many copies of the world as the agent sees it; None: as it is.
 
     Raises:
         SpecError: the world has no picture.
@@ -40,7 +48,7 @@ def record(agent: Agent, plan: Plan, path: Path, seed: int, epsilon: float = 0.0
         raise UserError(f"a video ends in .mp4 or .gif, not {path.name!r}")
     if path.suffix == ".mp4" and default_suffix() == ".gif":
         raise UserError("an .mp4 needs imageio-ffmpeg: pip install 'saccade[video]', or write a .gif")
-    env = make_env(plan.env, 1, plan.env_options)
+    env = make_world(1) if make_world else make_env(plan.env, 1, plan.env_options)
     score = [0.0, 0.0]
     try:
         frames = _frames(env, agent, seed, epsilon, score)
@@ -56,7 +64,7 @@ def record(agent: Agent, plan: Plan, path: Path, seed: int, epsilon: float = 0.0
 def _frames(env: VectorEnv, agent: Agent, seed: int, epsilon: float, score: list[float]) -> Iterator[np.ndarray]:
     """uint8 `[H, W, 3]` of one episode, enlarged while small; score and number of frames add up in `score`."""
     actor = with_epsilon(agent, env.spec, epsilon, seed)
-    obs = env.watch(seed) if isinstance(env, AtariEnv) else env.reset(seed)
+    obs = env.watch(seed)
     for step, _ in run(env, actor, Position.begin(env, actor, obs), explore=False, learn=False):
         if step.valid[0]:
             score[0] += float(step.reward[0])

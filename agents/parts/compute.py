@@ -18,6 +18,7 @@ class Compute:
     channels_last: bool = False  # convolution weights and images in NHWC order
     fused: bool = True  # fused optimiser kernels
     compile: bool = False  # torch.compile the update
+    rounded_products: bool = False  # matrix products round their inputs to bfloat16; all between them is float32
 
     def autocast(self) -> AbstractContextManager[object]:
         """A context in which forward passes run in bfloat16, if that was chosen."""

@@ -153,8 +153,10 @@ def _line(outcome: Outcome) -> str:
     """One finished run, for people."""
     if outcome.result is None:
         return f"{outcome.run.name} FAILED (the others go on; see {log_file(outcome.folder)}):\n{outcome.error}"
-    score, steps, seconds = (outcome.result[key] for key in ("score", "steps", "seconds"))
-    return f"{outcome.run.name}: score {score['mean']:.1f} after {steps:,} steps, {seconds:.0f} s"
+    result = outcome.result
+    score = f"score {result['score']['mean']:.1f} " if "score" in result else ""  # pretraining has losses only
+    steps = result["steps"] if "steps" in result else result["examples"]
+    return f"{outcome.run.name}: {score}after {steps:,} steps, {result['seconds']:.0f} s"
 
 
 def _end(children: Sequence[_Child]) -> None:

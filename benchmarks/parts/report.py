@@ -159,7 +159,7 @@ def runs_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """Every run's result and every group's aggregate, for the JSON file."""
     groups = {}
     for group, done in by_group(outcomes).items():
-        if done:
+        if done and all("score" in outcome.result for outcome in done if outcome.result is not None):
             estimate = interquartile_mean(means(done))
             score = {"interquartile_mean": estimate.value, "low": estimate.low, "high": estimate.high}
             groups[group] = {"seeds": [outcome.run.seed for outcome in done], "score": score, "means": means(done)}

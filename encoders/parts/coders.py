@@ -19,17 +19,18 @@ from .images import ScaledConv2d, require_image
 from .initialise import Initialisation, initialise
 
 Architecture = Literal["dense", "conv"]
-Activation = Literal["relu", "elu", "selu", "tanh", "sigmoid"]
+Activation = Literal["relu", "elu", "selu", "silu", "tanh", "sigmoid"]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "elu": nn.ELU,
     "selu": nn.SELU,
+    "silu": nn.SiLU,
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
 }
-# They keep the scale of the activations; ELU is taken as ReLU, and a sigmoid's slope at 0 is 1/4.
-GAINS = {"relu": 2**0.5, "elu": 2**0.5, "selu": 1.0, "tanh": 5 / 3, "sigmoid": 4.0}
+# They keep the scale of the activations; ELU is taken as ReLU, SiLU's is of a normal, a sigmoid's slope at 0 is 1/4.
+GAINS = {"relu": 2**0.5, "elu": 2**0.5, "selu": 1.0, "silu": 1.68, "tanh": 5 / 3, "sigmoid": 4.0}
 SMALLEST_IMAGE = 16  # pixels a side
 
 

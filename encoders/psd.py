@@ -1,0 +1,165 @@
+"""Predictive sparse decomposition: sparse codes over a dictionary, and a net that guesses them at once.
+
+Kavukcuoglu, Ranzato & LeCun 2008 (arXiv:1010.3467): with a dictionary D of unit-norm columns, the code of x minimises
+
+    |x - D z|^2 + sparsity |z|_1 + agreement |z - F(x)|^2        (their equation 5)
+
+and D and F descend the same energy at that z. The predictor F is g tanh(W x + b) or with a sigmoid, as there, or the
+unrolled iterations of Gregor & LeCun 2010 (ICML, "Learning fast approximations of sparse coding", equation 4), whose
+codes have exact zeros. Inference is FISTA (Beck & Teboulle 2009, SIAM J. Imaging Sciences 2, 183, equations 4.1-4.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..envs.errors import UserError
+from ..envs.spec import ObservationSpec
+from .base import FeedForward, Stage, Trajectory
+from .parts.coders import UnitScale, observed_losses, require_numbers
+from .parts.sparse_coding import fista, largest_curvature, shrink
+
+kind = "predictive sparse decomposition: a dictionary, and a net that predicts its sparse codes"
+
+PredictorName = Literal["tanh", "sigmoid", "lista"]
+Inference = Literal["predict", "fista"]
+
+
+@dataclass(frozen=True)
+class Config:
+    code: int = 256  # columns of the dictionary
+    sparsity: float = 0.5  # weight of the sum of absolute values of a code
+    agreement: float = 1.0  # weight of the predictor's opinion while codes are inferred
+    predictor: PredictorName = "lista"  # tanh and sigmoid: one scaled layer; lista: unrolled shrinkage
+    depth: int = 3  # lista: shrinkages after the first
+    inference: Inference = "predict"  # how `encode` codes; fista: by minimising the energy without the predictor
+    iterations: int = 30  # of FISTA in training, from the prediction on; more are taken to encode
+    encode_iterations: int = 100  # of FISTA from zero, where it encodes
+
+
+class SquashPredictor(nn.Module):
+    """g times a squashed affine map."""
+
+    def __init__(self, size: int, code: int, name: PredictorName):
+        super().__init__()
+        self.affine = nn.Linear(size, code)
+        self.gain = nn.Parameter(torch.ones(code))
+        self.squash = nn.Tanh() if name == "tanh" else nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gain * self.squash(self.affine(x))
+
+
+class ShrinkPredictor(nn.Module):
+    """z <- shrink(W x + S z, threshold), `depth` times after z = shrink(W x, threshold); begins as ISTA."""
+
+    def __init__(self, dictionary: Tensor, sparsity: float, depth: int):
+        """`dictionary`: `[D, K]`; the weights start as those of ISTA for it."""
+        super().__init__()
+        size, code = dictionary.shape
+        curvature = largest_curvature(dictionary)
+        self.inputs = nn.Linear(size, code, bias=False)
+        self.lateral = nn.Linear(code, code, bias=False) if depth else None
+        self.threshold = nn.Parameter(torch.full((code,), sparsity) / curvature)
+        self.depth = depth
+        with torch.no_grad():
+            self.inputs.weight.copy_(2 / curvature * dictionary.T)
+            if self.lateral is not None:
+                self.lateral.weight.copy_(torch.eye(code) - 2 / curvature * dictionary.T @ dictionary)
+
+    def forward(self, x: Tensor) -> Tensor:
+        drive = self.inputs(x)
+        code = shrink(drive, self.threshold)
+        for _ in range(self.depth):
+            assert self.lateral is not None
+            code = shrink(drive + self.lateral(code), self.threshold)
+        return code
+
+
+class PredictiveSparse(FeedForward):
+    """Dictionary and predictor, learned together."""
+
+    window = 1
+
+    def __init__(self, config: Config, spec: ObservationSpec):
+        super().__init__()
+        self.config, self.shape = config, spec.shape
+        self.feature_shape = (config.code,)
+        self.scale = UnitScale(spec)
+        self.dictionary = nn.Parameter(F.normalize(torch.randn(spec.size, config.code), dim=0))  # [D, K]
+        self.predictor: nn.Module
+        if config.predictor == "lista":
+            self.predictor = ShrinkPredictor(self.dictionary.detach(), config.sparsity, config.depth)
+        else:
+            self.predictor = SquashPredictor(spec.size, config.code, config.predictor)
+
+    def encode(self, x: Tensor) -> Tensor:
+        flat = self.scale(x).flatten(1)
+        if self.config.inference == "fista":
+            return self.infer(flat, self.config.encode_iterations)
+        return self.predictor(flat)
+
+    def infer(self, flat: Tensor, iterations: int) -> Tensor:
+        """Sparse codes `[N, K]` of flat observations in unit scale `[N, D]`, without the predictor's opinion."""
+        with torch.autocast(flat.device.type, enabled=False):
+            return fista(flat.float(), self.dictionary, self.config.sparsity, iterations)
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Codes `[N, K]` to observations in unit scale, float32 `[N, *shape]`."""
+        return (code @ self.dictionary.T).float().unflatten(1, self.shape)
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        return self.decode(self.encode(x))
+
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The three terms of the energy at the inferred codes, each `[N]`. The second has no gradient."""
+        config = self.config
+        x = self.scale(batch["x"]).flatten(1)
+        predicted = self.predictor(x).float()
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            code = fista(
+                x,
+                self.dictionary,
+                config.sparsity,
+                config.iterations,
+                start=predicted,
+                target=predicted,
+                agreement=config.agreement,
+            )
+        return {
+            "reconstruction": (x - (code @ self.dictionary.T).float()).square().sum(1),
+            "sparsity": config.sparsity * code.abs().sum(1),
+            "prediction": (code - predicted).square().sum(1),
+        }
+
+    def stages(self) -> Sequence[Stage]:
+        return [Stage("psd", list(self.parameters()), self.loss)]
+
+    def auxiliary_losses(self, batch: Trajectory, features: Tensor | None) -> dict[str, Tensor]:
+        return observed_losses(self, batch)
+
+    @torch.no_grad()
+    def after_update(self) -> None:
+        """Columns of the dictionary keep norm 1: else codes would shrink to nothing."""
+        self.dictionary.copy_(F.normalize(self.dictionary, dim=0))
+
+
+def build(config: Config, spec: ObservationSpec) -> PredictiveSparse:
+    """Raises SpecError for tokens, UserError for settings that make no sense."""
+    require_numbers(spec, "psd")
+    for name, known in (("predictor", get_args(PredictorName)), ("inference", get_args(Inference))):
+        if getattr(config, name) not in known:
+            raise UserError(f"psd: unknown {name} {getattr(config, name)!r}; known: {', '.join(known)}")
+    if config.code < 1 or config.depth < 0:
+        raise UserError("psd: code must be positive and depth not negative")
+    if config.sparsity < 0 or config.agreement < 0:
+        raise UserError("psd: sparsity and agreement must not be negative")
+    if config.iterations < 1 or config.encode_iterations < 1:
+        raise UserError("psd: iterations and encode_iterations must be positive")
+    return PredictiveSparse(config, spec)

@@ -1,0 +1,163 @@
+"""The linear autoencoder and the Hebbian rules, against loops written from the papers and against the SVD."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from saccade.agents.parts.optimisers import Optimisers
+from saccade.encoders import hebbian, linear, make_encoder
+from saccade.encoders.parts.moments import Moments
+from saccade.envs.errors import SpecError, UserError
+from saccade.envs.spec import ObservationSpec
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+SIZE, SPEC = 12, ObservationSpec((12,))
+
+
+def examples(count: int = 2000) -> Tensor:
+    """Correlated Gaussian vectors whose leading variances 9, 5.3, 3.1, ... are well apart, with a mean of 2."""
+    generator = np.random.default_rng(0)
+    rotation, _ = np.linalg.qr(generator.normal(size=(SIZE, SIZE)))
+    scales = 3 * 0.77 ** np.arange(SIZE)
+    return torch.from_numpy((generator.normal(size=(count, SIZE)) * scales) @ rotation.T + 2.0).float()
+
+
+def components(x: Tensor, number: int) -> np.ndarray:
+    return PCA(number).fit(x.numpy()).components_
+
+
+def largest_angle(rows: Tensor, others: np.ndarray) -> float:
+    """In degrees, between the spaces that the rows span."""
+    first, second = (np.linalg.qr(np.asarray(a, np.float64).T)[0] for a in (rows.detach().numpy(), others))
+    return math.degrees(math.acos(min(1.0, np.linalg.svd(first.T @ second, compute_uv=False).min())))
+
+
+def naive_update(weight: np.ndarray, x: np.ndarray, rule: str, activation: str) -> np.ndarray:
+    """The mean over the batch of y_i e_i + [f'(u_i) (w_i e_i) x]; the bracket for non-linear units only."""
+    f = {"linear": lambda u: u, "tanh": math.tanh, "sigmoid": lambda u: 1 / (1 + math.exp(-u))}[activation]
+    total = np.zeros_like(weight)
+    for row in x:
+        u = [float(w @ row) for w in weight]
+        y = [f(value) for value in u]
+        for i in range(len(weight)):
+            last = i + 1 if rule == "sanger" else len(weight)
+            left = row - sum(y[j] * weight[j] for j in range(last))
+            total[i] += y[i] * left
+            if activation != "linear":
+                slope = (f(u[i] + 1e-6) - f(u[i] - 1e-6)) / 2e-6
+                total[i] += slope * float(weight[i] @ left) * row
+    return total / len(x)
+
+
+@pytest.mark.parametrize("rule", ["oja", "sanger"])
+@pytest.mark.parametrize("activation", ["linear", "tanh", "sigmoid"])
+def test_the_gradient_is_minus_the_rule(rule: str, activation: str):
+    config = hebbian.Config(code=4, rule=rule, activation=activation, gain=7.0)  # type: ignore[arg-type]
+    encoder = make_encoder("hebbian", SPEC, config).train()
+    x = examples(32)
+    loss = encoder.loss({"x": x})["reconstruction"]
+    assert loss.shape == (32,)
+    loss.mean().backward()
+    centred = (x - x.mean(0)).numpy().astype(np.float64)  # the first batch is all that the running mean has seen
+    expected = naive_update(encoder.weight.detach().numpy().astype(np.float64), centred, rule, activation)
+    power = (centred**2).sum(1).mean()
+    np.testing.assert_allclose(-encoder.weight.grad.numpy(), 7.0 / power * expected, rtol=2e-4, atol=2e-5)
+    if activation == "linear":
+        error = (encoder.reconstruct(x) - x).square().sum(1)
+        torch.testing.assert_close(loss, error)
+
+
+def test_the_whole_nonlinear_oja_rule_is_the_gradient_of_the_squared_error():
+    x = examples(16) - 2
+    weight = torch.randn(3, SIZE, requires_grad=True)
+    (0.5 * (x - (x @ weight.T).tanh() @ weight).square().sum(1).mean()).backward()
+    step, _ = hebbian.update(weight.detach(), x, "oja", "tanh")
+    assert weight.grad is not None
+    torch.testing.assert_close(step, -weight.grad, rtol=1e-4, atol=1e-4)
+
+
+def train(encoder, x: Tensor, updates: int, rate: float) -> None:
+    optimisers = Optimisers([], encoder.train(), learning_rate=rate)
+    for number in range(updates):
+        optimisers.scale_learning_rate(1 - number / updates)
+        batch = x[torch.randint(len(x), (100,))]
+        optimisers.step(sum(loss.mean() for loss in encoder.loss({"x": batch}).values()))
+        encoder.after_update()
+    encoder.eval()
+
+
+@pytest.mark.parametrize("rule", ["oja", "sanger"])
+def test_the_rules_find_the_principal_subspace(rule: str):
+    x = examples()
+    encoder = make_encoder("hebbian", SPEC, hebbian.Config(code=3, rule=rule))  # type: ignore[arg-type]
+    train(encoder, x, 1500, 1e-3)
+    assert largest_angle(encoder.weight, components(x, 3)) < 1.0
+    if rule == "sanger":  # the components themselves, in order
+        agreement = np.abs(encoder.weight.detach().numpy() @ components(x, 3).T)
+        np.testing.assert_allclose(agreement, np.eye(3), atol=0.05)
+
+
+def test_a_trained_linear_autoencoder_spans_the_principal_subspace():
+    x = examples()
+    encoder = make_encoder("linear", SPEC, linear.Config(code=3))
+    train(encoder, x, 3000, 3e-2)
+    best = PCA(3).fit(x.numpy())
+    optimum = float(((best.inverse_transform(best.transform(x.numpy())) - x.numpy()) ** 2).sum(1).mean())
+    assert encoder.loss({"x": x})["reconstruction"].mean().item() == pytest.approx(optimum, rel=0.01)
+    assert largest_angle(encoder.down.weight.T, best.components_) < 1.0
+
+
+@pytest.mark.parametrize("how", ["fit", "stage"])
+def test_closed_form(how: str):
+    x = examples(500)
+    encoder = make_encoder("linear", SPEC, linear.Config(code=4, solver="pca")).train()
+    if how == "fit":
+        encoder.fit(x)
+    else:
+        (stage,) = encoder.stages()
+        for batch in x.split(70):
+            stage.loss({"x": batch})
+        stage.finish()
+    best = PCA(4).fit(x.numpy())
+    theirs = torch.from_numpy(best.transform(x.numpy()))
+    ours = encoder.eval().encode(x)
+    torch.testing.assert_close(ours * (ours[0] * theirs[0]).sign(), theirs, rtol=1e-3, atol=1e-3)
+    expected = torch.from_numpy(best.inverse_transform(best.transform(x.numpy())))
+    torch.testing.assert_close(encoder.reconstruct(x), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_moments_of_batches_are_those_of_the_whole():
+    x = examples(101) + 1000  # sums of squares would cancel
+    moments = Moments(SIZE)
+    for batch in x.split(25):
+        moments.add(batch)
+    exact = x.double()
+    torch.testing.assert_close(moments.mean.double(), exact.mean(0), rtol=1e-6, atol=1e-4)
+    torch.testing.assert_close(moments.covariance().double(), exact.T.cov(correction=0), rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "complaint"),
+    [
+        ("linear", linear.Config(code=0), "code must be a positive size"),
+        ("linear", linear.Config(code=13, solver="pca"), "needs observations of 13"),
+        ("linear", linear.Config(solver="svd"), "unknown solver 'svd'"),  # type: ignore[arg-type]
+        ("hebbian", hebbian.Config(code=0), "positive number of units"),
+        ("hebbian", hebbian.Config(rule="hebb"), "unknown rule 'hebb'"),  # type: ignore[arg-type]
+        ("hebbian", hebbian.Config(activation="relu"), "unknown activation 'relu'"),  # type: ignore[arg-type]
+        ("hebbian", hebbian.Config(gain=0), "gain must be positive"),
+    ],
+)
+def test_settings_that_make_no_sense(name: str, config: object, complaint: str):
+    with pytest.raises(UserError, match=complaint):
+        make_encoder(name, SPEC, config)
+
+
+@pytest.mark.parametrize("name", ["linear", "hebbian"])
+def test_tokens_are_refused(name: str):
+    with pytest.raises(SpecError, match="not tokens"):
+        make_encoder(name, ObservationSpec((5,), "int64", 0.0, 9.0, vocabulary=10))

@@ -1,0 +1,258 @@
+"""One supervised run: an encoder, a head and labelled data become a run directory with a result and a bundle."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import data
+from ..agents.parts.compute import Compute
+from ..data import Dataset
+from ..encoders.base import count_parameters
+from ..encoders.parts.augment_images import check_augmentation
+from ..envs.errors import UserError
+from . import checkpoint, device, fit_figures
+from .bundle import FOLDER, save_bundle
+from .classifier import Average, Classifier, judge
+from .epochs import Best, Trainer, require_finite
+from .fit_model import Alternating, make_classifier, make_trainer
+from .fit_plan import FitPlan, check
+from .plan import CONFIG_FILE
+from .serial import to_json
+from .trackers import Console, JsonLines, TensorBoard, Tracker
+from .train import RESULT_FILE, stop_signals
+
+VALIDATION = "validation/error"
+TRAINING = "train/loss"
+BAR_SECONDS = 0.25  # between drawings of the progress bar
+_POSITION = ("examples", "seconds", "values")  # fields of `_Run` that a checkpoint holds
+
+
+class Stopped(Exception):
+    """A signal ended the run; a checkpoint was saved."""
+
+    def __init__(self, epoch: int):
+        super().__init__(f"stopped in epoch {epoch:,}; the checkpoint is saved")
+
+
+@dataclass
+class _Run:
+    """What is alive while a run goes on."""
+
+    plan: FitPlan
+    directory: Path
+    dataset: Dataset
+    classifier: Classifier
+    compute: Compute
+    trainer: Trainer
+    average: Average | None
+    best: Best
+    examples: int = 0  # read so far; they are what is counted as steps
+    seconds: float = 0.0  # of updates, without judging
+    values: dict[str, float] = field(default_factory=dict)  # of the last complete epoch
+
+
+def fit(plan: FitPlan, directory: Path, trackers: list[Tracker] | None = None) -> dict[str, Any]:
+    """Train from the beginning into a new run directory; returns what `result.json` holds.
+
+    Args:
+        trackers: beside those that write files; None: a progress bar.
+
+    Raises:
+        UserError: the directory is there already, or a setting, the bundle or the data are bad.
+        Stopped: SIGINT or SIGTERM arrived.
+    """
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UserError(f"{directory} exists; choose another --out, or continue it with --resume")
+    going = _build(plan, directory, is_new=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        plan.save(directory)
+    except OSError as error:
+        raise UserError(f"cannot write {directory}: {error.strerror or error}") from error
+    return _train(going, trackers, resume_step=None)
+
+
+def resume(directory: Path, encoder: str | None = None, trackers: list[Tracker] | None = None) -> dict[str, Any]:
+    """Go on exactly from the last checkpoint of a run directory. A user's own encoder is named again as `encoder`.
+
+    Raises:
+        UserError: nothing to resume, or a damaged or foreign checkpoint.
+        Stopped: as `fit`.
+    """
+    plan = FitPlan.load(directory, encoder)
+    state = checkpoint.load(directory / "checkpoint")
+    going = _build(plan, directory, is_new=False)
+    try:
+        going.classifier.load_state_dict(state["classifier"])
+        going.trainer.load_state_dict(state["trainer"])
+        going.best.load_state_dict(state["best"])
+        if going.average is not None:
+            going.average.load_state_dict(state["average"])
+        for name in _POSITION:
+            setattr(going, name, state[name])
+        torch.set_rng_state(state["torch_random"])
+        if state["device_random"] is not None and going.compute.device.startswith("cuda"):
+            torch.cuda.set_rng_state(state["device_random"], going.compute.device)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"the checkpoint in {directory} is not of the run in its {CONFIG_FILE}: {error}") from error
+    _note_epoch(going)
+    return _train(going, trackers, resume_step=going.examples)
+
+
+def _build(plan: FitPlan, directory: Path, is_new: bool) -> _Run:
+    check(plan)
+    run, dataset = plan.run, data.load(plan.task, seed=plan.run.seed)
+    if not dataset.classes:
+        raise UserError(f"{plan.task} has no labels, so there is nothing to fit; `saccade pretrain` learns without")
+    check_augmentation(plan.augment, dataset.spec.shape)
+    if (run.alternate_flip or run.views != "one") and not dataset.spec.is_image:
+        raise UserError("only images can be mirrored or moved: leave out --alternate-flip and --views")
+    compute = device.choose(
+        dataset.spec, device=run.device, precision=run.precision, threads=run.threads, compile=run.compile
+    )
+    classifier = make_classifier(plan, dataset, weights=is_new or run.encoder_mode == "frozen")
+    compute.place(classifier)
+    trainer = make_trainer(plan, dataset, classifier, compute)
+    average = Average(classifier, run.average) if run.average else None
+    return _Run(plan, directory, dataset, classifier, compute, trainer, average, Best(run.patience))
+
+
+def _train(going: _Run, screens: list[Tracker] | None, resume_step: int | None) -> dict[str, Any]:
+    run, trainer = going.plan.run, going.trainer
+    if screens is None:
+        total = trainer.total_updates * trainer.batches.batch_size
+        screens = [Console(total, unit="examples", shown=(VALIDATION, "validation error {:.2%}"))]
+    board = TensorBoard(going.directory, resume_step)
+    trackers: list[Tracker] = [JsonLines(going.directory / "metrics.jsonl", resume_step), board, *screens]
+    try:
+        with stop_signals() as stop:
+            saved_at = shown_at = resumed_at = time.perf_counter()
+            for is_last in () if going.best.is_over else trainer:
+                going.examples += trainer.batches.batch_size
+                if going.average is not None:
+                    going.average.update(trainer.updates)
+                now = time.perf_counter()
+                going.seconds += now - resumed_at
+                if is_last:
+                    _after_epoch(going, trackers)
+                elif now - shown_at > BAR_SECONDS:
+                    shown_at = now
+                    for tracker in screens:
+                        tracker.log(going.examples, going.seconds, {})
+                if stop or now - saved_at > run.save_interval_seconds or trainer.updates == trainer.total_updates:
+                    save(going)
+                    saved_at = now
+                if stop:
+                    raise Stopped(trainer.epoch + 1)
+                if going.best.is_over:
+                    break
+                resumed_at = time.perf_counter()
+        return _finish(going, board)
+    finally:
+        for tracker in trackers:
+            tracker.close()
+
+
+def _after_epoch(going: _Run, trackers: list[Tracker]) -> None:
+    """Log the training loss and, if it is time, judge on all validation examples."""
+    run, trainer, began = going.plan.run, going.trainer, time.perf_counter()
+    values = {f"train/{name}": value for name, value in trainer.losses.read().items()}  # waits for the device
+    going.seconds += time.perf_counter() - began
+    require_finite(values, trainer.epoch)
+    if trainer.epoch % run.validate_interval == 0 or trainer.updates == trainer.total_updates:
+        with _averaged(going):
+            found = judge(going.classifier, going.dataset.validation, len(going.dataset.classes), going.compute)
+            values |= {VALIDATION: found.mistakes / found.examples, "validation/cross_entropy": found.cross_entropy}
+            going.best.update(values[VALIDATION], going.classifier)
+    going.values = values | {"epoch": float(trainer.epoch), "examples_per_second": going.examples / going.seconds}
+    for tracker in trackers:
+        tracker.log(going.examples, going.seconds, going.values)
+    _note_epoch(going)
+
+
+def _note_epoch(going: _Run) -> None:
+    split = going.trainer.batches.split
+    if isinstance(split, Alternating):
+        split.epoch.fill_(going.trainer.epoch)
+
+
+@contextmanager
+def _averaged(going: _Run) -> Iterator[None]:
+    """While it lasts, the classifier holds its averaged weights, where there are any."""
+    if going.average is not None:
+        going.average.swap()
+    try:
+        yield
+    finally:
+        if going.average is not None:
+            going.average.swap()
+
+
+def save(going: _Run) -> None:
+    """Write a checkpoint that holds all a resumed run needs."""
+    on_gpu = going.compute.device.startswith("cuda")
+    state = {
+        "classifier": going.classifier.state_dict(),
+        "trainer": going.trainer.state_dict(),
+        "best": going.best.state_dict(),
+        "average": None if going.average is None else going.average.state_dict(),
+        "torch_random": torch.get_rng_state(),
+        "device_random": torch.cuda.get_rng_state(going.compute.device) if on_gpu else None,
+        **{name: getattr(going, name) for name in _POSITION},
+    }
+    checkpoint.save(going.directory / "checkpoint", going.examples, state)
+
+
+def _finish(going: _Run, board: TensorBoard) -> dict[str, Any]:
+    """Judge the final weights on the validation set and, for the first and only time, on the test set."""
+    plan, run, dataset, count = going.plan, going.plan.run, going.dataset, len(going.dataset.classes)
+    if going.average is not None:
+        going.average.swap()
+    going.best.restore(going.classifier)
+    judged = {
+        name: judge(going.classifier, split, count, going.compute, run.views)
+        for name, split in (("validation", dataset.validation), ("test", dataset.test))
+    }
+    accuracy = judged["test"].to_json()["accuracy"]
+    result = {
+        "task": plan.task,
+        "encoder": plan.encoder,
+        "encoder_mode": run.encoder_mode,
+        "bundle": plan.bundle,
+        "labels": run.labels or len(dataset.train),
+        "epochs": going.trainer.epoch,
+        "steps": going.examples,
+        "seconds": round(going.seconds, 2),
+        "steps_per_second": round(going.examples / max(going.seconds, 1e-9), 1),
+        "score": {"mean": round(100 * accuracy, 4), "what": "test accuracy in per cent"},
+        **{name: judgement.to_json() for name, judgement in judged.items()},
+        "views": run.views,
+        "seed": run.seed,
+        "parameters": dict(zip(("training", "frozen"), count_parameters(going.classifier), strict=True)),
+        "compute": device.describe(going.compute),
+        "threads": torch.get_num_threads(),
+        "versions": device.versions(),
+        "commit": device.commit(),
+        "machine": device.machine(),
+    }
+    card = {"task": plan.task, "mode": run.encoder_mode, "labels": result["labels"], "commit": result["commit"]}
+    card |= {"test": result["test"], "validation": result["validation"], "settings": to_json(run)}
+    save_bundle(
+        going.directory / FOLDER, plan.encoder, plan.encoder_config, dataset.spec, going.classifier.encoder, card
+    )
+    confusion, classes = judged["test"].confusion, dataset.classes
+    for name, path in fit_figures.draw(going.directory, going.classifier, dataset.spec, confusion, classes).items():
+        board.picture(going.examples, name, path.read_bytes())
+    path = going.directory / RESULT_FILE
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(result, indent=2) + "\n")
+    temporary.rename(path)
+    return result

@@ -1,0 +1,197 @@
+"""All settings of a supervised run as one value, and the recipes that are their defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from ..encoders import find_encoder
+from ..encoders.parts.augment_images import Augmentation
+from ..envs.errors import UnknownNameError, UserError
+from . import device as devices
+from .classifier import Views
+from .optimise import Rule, Schedule
+from .plan import CONFIG_FILE
+from .serial import from_json, to_json
+
+FitMode = Literal["scratch", "frozen", "finetune"]
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """What a supervised run does, whichever encoder it trains."""
+
+    epochs: int = 10  # times that every training example is read
+    batch_size: int = 100  # examples per update
+    learning_rate: float = 1e-3  # at its highest
+    optimizer: Rule = "adam"  # where the encoder does not ask for another
+    momentum: float = 0.9  # of sgd and nesterov
+    schedule: Schedule = "constant"  # of the rate; linear, cosine and onecycle end at 0
+    warmup: float = 0.0  # share of the updates over which the rate rises; onecycle takes 0.3 for 0
+    weight_decay: float = 0.0  # L2 penalty; apart from the gradient with adamw
+    max_gradient_norm: float | None = None  # longer gradients are shortened to it; None = no clipping
+    label_smoothing: float = 0.0  # share of the target spread over all classes (Szegedy et al. 2016)
+    hidden: tuple[int, ...] = ()  # dense layers with ReLU between the features and the classes
+    head_scale: float = 1.0  # the logits are multiplied with it
+    average: float = 0.0  # decay, every 5 updates, of the averaged weights that are judged and kept; 0 = the last ones
+    alternate_flip: bool = (
+        False  # mirror a random half of the images, and in every second epoch the others (Jordan 2024)
+    )
+    views: Views = "one"  # test images are judged as they are, with their mirror image, moved by a pixel, or both
+    encoder_mode: FitMode = "scratch"  # who trains the encoder; finetune by default where --encoder names a bundle
+    encoder_rate: float = 1.0  # learning rate of the encoder, times the head's
+    labels: int = 0  # train on so many labelled examples, equally many of each class; 0 = all
+    patience: int = 0  # epochs without a lower validation error before it ends; the best weights are kept; 0 = off
+    validate_interval: int = 1  # epochs between judgements on the validation set; the last is always judged
+    seed: int = 0  # of parameters, order, augmentation and the choice of labels
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
+    precision: devices.Precision = "auto"  # auto: bfloat16 for images where it is fast
+    threads: int = 0  # of torch on the processor; 0 = choose
+    compile: bool = False  # torch.compile the loss
+    save_interval_seconds: float = 300.0  # between checkpoints
+
+
+CHANGEABLE = ("device", "precision", "threads", "compile", "save_interval_seconds")  # when a run is resumed
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """A supervised run's settings; `config.json` of its run directory holds one."""
+
+    task: str  # a data set with labels
+    encoder: str
+    run: FitConfig
+    augment: Augmentation
+    encoder_config: Any
+    bundle: str | None = None  # where the encoder, its settings and its first weights came from
+
+    def save(self, directory: Path) -> None:
+        (directory / CONFIG_FILE).write_text(json.dumps(to_json(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, directory: Path, encoder: str | None = None) -> FitPlan:
+        """The plan of a run directory. A user's own encoder must be named again as `encoder`.
+
+        Raises:
+            UserError: no such run there, or its settings are damaged or unknown.
+        """
+        path = directory / CONFIG_FILE
+        try:
+            data = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise UserError(f"{directory} is not a run directory: it has no {CONFIG_FILE}") from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read: {error}") from None
+        names = {field.name for field in dataclasses.fields(cls)}
+        if not isinstance(data, dict) or set(data) != names:
+            raise UserError(f"{path} is not of a run of `saccade fit`, which has {', '.join(sorted(names))}")
+        entry = find_encoder(encoder or data["encoder"], user=encoder is not None)
+        return cls(
+            data["task"],
+            encoder or data["encoder"],
+            from_json(FitConfig, data["run"], "run"),
+            from_json(Augmentation, data["augment"], "augment"),
+            from_json(entry.Config, data["encoder_config"], "encoder_config"),
+            data["bundle"],
+        )
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings for one encoder on one data set."""
+
+    run: dict[str, Any] = field(default_factory=dict)
+    augment: dict[str, Any] = field(default_factory=dict)
+    encoder_config: dict[str, Any] = field(default_factory=dict)
+
+
+RECIPES: dict[tuple[str, str], Recipe] = {
+    # logistic regression and the MLP 784-256-256-10 of the founding material, with a rate that falls
+    ("mnist", "flat"): Recipe({"epochs": 40, "optimizer": "sgd", "learning_rate": 0.5, "schedule": "cosine"}),
+    ("mnist", "mlp"): Recipe(
+        {"epochs": 20, "schedule": "onecycle", "learning_rate": 2e-3}, encoder_config={"hidden": (256, 256)}
+    ),
+    ("mnist", "convnet"): Recipe({"epochs": 10, "schedule": "onecycle"}),
+    ("cifar10", "convnet"): Recipe(
+        {"epochs": 20, "batch_size": 128, "schedule": "onecycle", "weight_decay": 5e-4, "optimizer": "adamw"},
+        {"flip": True, "crop": 24, "brightness": 0.25, "contrast": 0.5},
+        {"channels": (64, 64), "dense": (384, 192), "dropout": 0.0, "crop": 24},
+    ),
+    ("mnist", "fastconv"): Recipe(
+        {
+            "epochs": 20,
+            "batch_size": 128,
+            "optimizer": "nesterov",
+            "learning_rate": 0.05,
+            "schedule": "onecycle",
+            "weight_decay": 5e-4,
+            "label_smoothing": 0.1,
+            "average": 0.95,
+        },
+        {"rotate": 10.0, "scale": 0.1, "shear": 0.1, "shift": 2},
+        {"widths": (32, 64, 128), "patch": 3, "activation": "relu"},
+    ),
+    ("cifar10", "fastconv"): Recipe(
+        {
+            "epochs": 12,
+            "batch_size": 512,
+            "optimizer": "nesterov",
+            "learning_rate": 0.1,
+            "momentum": 0.85,
+            "schedule": "linear",
+            "warmup": 0.2,
+            "weight_decay": 5e-4,
+            "label_smoothing": 0.2,
+            "head_scale": 0.2,
+            "average": 0.9,
+            "alternate_flip": True,
+            "views": "flip+shift",
+        },
+        {"shift": 2, "padding": "reflect"},
+    ),
+}
+
+
+def default_plan(task: str, encoder: str) -> FitPlan:
+    """The recipe for this pair, or the plain defaults.
+
+    Raises:
+        UnknownNameError: no such encoder.
+    """
+    recipe = RECIPES.get((task, encoder), Recipe())
+    config = find_encoder(encoder).Config(**recipe.encoder_config)
+    return FitPlan(task, encoder, FitConfig(**recipe.run), Augmentation(**recipe.augment), config)
+
+
+def check(plan: FitPlan) -> None:
+    """Raises UserError for numbers that make no sense."""
+    run = plan.run
+    for name in ("epochs", "batch_size", "learning_rate", "save_interval_seconds", "validate_interval", "head_scale"):
+        if not getattr(run, name) > 0:
+            raise UserError(f"{name} must be positive, not {getattr(run, name)}")
+    for name in ("threads", "seed", "weight_decay", "patience", "labels"):
+        if not getattr(run, name) >= 0:
+            raise UserError(f"{name} must not be negative, but is {getattr(run, name)}")
+    for name in ("momentum", "warmup", "label_smoothing", "average"):
+        if not 0 <= getattr(run, name) < 1:
+            raise UserError(f"{name} must be at least 0 and below 1, not {getattr(run, name)}")
+    if run.max_gradient_norm is not None and not run.max_gradient_norm > 0:
+        raise UserError(f"max_gradient_norm must be positive, or None for no clipping, not {run.max_gradient_norm}")
+    if run.hidden and min(run.hidden) < 1:
+        raise UserError(f"hidden must be positive sizes, not {run.hidden}")
+    if run.encoder_mode not in get_args(FitMode):
+        raise UnknownNameError("encoder mode", run.encoder_mode, get_args(FitMode))
+    if run.encoder_mode == "finetune" and plan.bundle is None:
+        raise UserError(
+            f"--encoder-mode finetune goes on from trained weights, but {plan.encoder!r} begins with random ones: name "
+            "a bundle that `saccade pretrain` made, or leave the mode out"
+        )
+    if not run.encoder_rate > 0 or (run.encoder_mode == "frozen" and run.encoder_rate != 1):
+        raise UserError(
+            f"--encoder-rate {run.encoder_rate} makes no sense: it must be above 0, and a frozen encoder has none"
+        )
+    if run.alternate_flip and plan.augment.flip:
+        raise UserError("--alternate-flip mirrors images already: leave out --augment.flip")

@@ -1,0 +1,122 @@
+"""Command line words to the plan of a pretraining run; `arguments` says how words are read."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from ..encoders import find_encoder, list_encoders
+from ..envs.errors import UserError
+from . import checkpoint
+from .arguments import PREFIXES, parse
+from .pretrain_plan import CHANGEABLE, PretrainConfig, PretrainPlan, check
+
+DEFAULT_DATA = "mnist"
+SECTIONS = ("run", "learner_config", "env_options")
+
+
+@dataclass(frozen=True)
+class PretrainRequest:
+    """What `saccade pretrain` was asked to do."""
+
+    plan: PretrainPlan
+    out: Path
+    resume: bool
+    learner: str | None  # the user's own, which must be named at every resumption
+
+
+def parse_pretrain(learner: str | None, words: list[str]) -> PretrainRequest:
+    """The request in the words behind `saccade pretrain LEARNER`; prints the help and exits if they ask for it.
+
+    Args:
+        learner: None where the words do not begin with one; a run that is resumed knows its own.
+
+    Raises:
+        UserError: an unknown learner, data set, preset or option, a bad value, or a run that cannot be resumed so.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in ("--data", "--out"):
+        first.add_argument(option, nargs="?")  # the second reading complains about a missing value
+    first.add_argument("--resume", action="store_true")
+    given, _ = first.parse_known_args(words)
+    users = learner if learner not in list_encoders() else None
+    if given.resume:
+        base = _plan_to_resume(learner, given.out, given.data, users)
+    elif learner is None:
+        raise UserError(
+            "name the learner first, as in `saccade pretrain autoencoder`; `saccade list learners` lists them"
+        )
+    else:
+        base = PretrainPlan(learner, given.data or DEFAULT_DATA, PretrainConfig(), find_encoder(learner).Config())
+    options = _parse_options(base, given, words)
+    plan = dataclasses.replace(base, **{section: getattr(options, section) for section in SECTIONS})
+    check(plan)
+    if given.resume:
+        _refuse_changes(base, plan)
+    return PretrainRequest(plan, options.out or _free_directory(plan), given.resume, users)
+
+
+def _parse_options(base: PretrainPlan, given: argparse.Namespace, words: list[str]) -> Any:
+    data = tyro.conf.arg(metavar="NAME", help="what to learn from: mnist, cifar10, env:ID, PATH.npy")
+    out = tyro.conf.arg(metavar="DIR", help="run directory to make; runs/... by default")
+    resume = tyro.conf.arg(help="go on with the run in --out")
+    fields: list[tuple[str, Any]] = [
+        ("data", Annotated[str, data]),
+        ("out", Annotated[Path | None, out]),
+        ("resume", tyro.conf.FlagCreatePairsOff[Annotated[bool, resume]]),
+        *(
+            (name, Annotated[type(getattr(base, name)), tyro.conf.arg(name=PREFIXES.get(name, ""))])
+            for name in SECTIONS
+        ),
+    ]
+    cls = dataclasses.make_dataclass("PretrainOptions", fields, frozen=True)
+    sections = {section: getattr(base, section) for section in SECTIONS}
+    default = cls(data=base.data, out=Path(given.out) if given.out else None, resume=False, **sections)
+    description = f"Train encoder {base.learner} on {base.data}, by its own loss."
+    return parse(cls, words, prog=f"saccade pretrain {base.learner}", description=description, default=default)
+
+
+def _plan_to_resume(learner: str | None, out: str | None, data: str | None, users: str | None) -> PretrainPlan:
+    if not out:
+        raise UserError("--resume needs --out DIR, the run directory to go on with")
+    directory = Path(out)
+    if not directory.is_dir():
+        raise UserError(f"nothing to resume: there is no run directory {directory}")
+    plan = PretrainPlan.load(directory, users)
+    if checkpoint.latest(directory / "checkpoint") is None:
+        raise UserError(f"nothing to resume: there is no checkpoint in {directory}; remove it and start anew")
+    for what, now, then in (("learner", learner, plan.learner), ("data", data, plan.data)):
+        if now not in (None, then):
+            raise UserError(
+                f"the run in {directory} has {what} {then!r}, not {now!r}; start another with another --out"
+            )
+    return plan
+
+
+def _refuse_changes(base: PretrainPlan, plan: PretrainPlan) -> None:
+    """A resumed run may be longer, or run on another machine; it learns what it learned, as it did."""
+    for section in SECTIONS:
+        before, after = getattr(base, section), getattr(plan, section)
+        for field in dataclasses.fields(before):
+            old, new = getattr(before, field.name), getattr(after, field.name)
+            if old != new and not (section == "run" and field.name in CHANGEABLE):
+                option = f"--{PREFIXES[section]}.{field.name}" if PREFIXES[section] else f"--{field.name}"
+                raise UserError(
+                    f"the run was made with {option.replace('_', '-')} {old} and cannot go on with {new}; "
+                    "leave the option out, or start another run with another --out"
+                )
+
+
+def _free_directory(plan: PretrainPlan) -> Path:
+    """Where a run goes that was told no --out."""
+    parts = (Path(plan.learner).stem, Path(plan.data.split("/")[-1]).stem, f"seed{plan.run.seed}")
+    wanted = Path("runs") / "-".join(part.replace(":", "-") for part in parts)
+    found, number = wanted, 2
+    while found.exists():
+        found, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
+    return found

@@ -1,0 +1,65 @@
+"""The data set of a pretraining run, and who plays where it is recorded."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .. import data
+from ..data import Dataset, Policy
+from ..encoders.base import Inputs
+from ..envs import make_env
+from ..envs.errors import UserError
+from . import checkpoint
+from .evaluate import load_agent, with_epsilon
+from .pretrain_plan import FRAMES, PretrainPlan
+
+RANDOM_SHARE = 0.05  # of the actions, where they are discrete: what is always the same teaches little
+
+
+def load_data(plan: PretrainPlan) -> Dataset:
+    """The data set that a plan names, as the run sees it."""
+    run = plan.run
+    if not plan.data.startswith(FRAMES):
+        return data.load(plan.data, seed=run.seed)
+    policy = trained_policy(Path(run.policy), plan.data.removeprefix(FRAMES), run.seed) if run.policy else None
+    return data.load(
+        plan.data, seed=run.seed, frames=run.frames, step=run.step, policy=policy, options=plan.env_options
+    )
+
+
+def trained_policy(directory: Path, env_id: str, seed: int) -> Policy:
+    """The agent of run directory `directory`, greedy but for a share of random actions.
+
+    Raises:
+        UserError: no trained agent there, or one of another world, with a memory, or behind a frozen encoder.
+    """
+    player = load_agent(directory)
+    plan, agent = player.plan, player.agent
+    if plan.env != env_id:
+        raise UserError(f"the agent in {directory} plays {plan.env}, not {env_id}; take data env:{plan.env}")
+    if agent.initial_state(1):
+        raise UserError(f"the agent in {directory} has a memory, and recordings need one without")
+    raw, seen = make_env(env_id, 1, plan.env_options), player.make_world(1)
+    specs = raw.spec, seen.spec.observation
+    raw.close()
+    seen.close()
+    if specs[0].observation != specs[1]:
+        raise UserError(
+            f"the agent in {directory} sees features of a frozen encoder, so it cannot play for a recording"
+        )
+    spec = specs[0]
+    actor = with_epsilon(agent, spec, RANDOM_SHARE if spec.action.is_discrete else 0.0, seed)
+
+    def act(obs: np.ndarray) -> np.ndarray:
+        seen = torch.from_numpy(obs).unsqueeze(0).to(agent.device)
+        return actor.act(Inputs(seen), (), None, explore=False).action
+
+    newest = checkpoint.latest(directory / "checkpoint")
+    assert newest is not None  # it was loaded
+    # another state of the same agent is another policy
+    digest = hashlib.sha256((newest / "manifest.json").read_bytes()).hexdigest()[:12]
+    return Policy(f"{plan.agent}-{digest}", act)
