@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from saccade.data import Batches, Split, cifar10, list_datasets, load, mnist
+from saccade.data import Batches, Split, cifar10, files, list_datasets, load, mnist
 from saccade.envs.errors import UnknownNameError, UserError
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -222,3 +222,11 @@ def test_batches_that_cannot_be_are_refused():
     with pytest.raises(UserError, match="at least 1, not 0"):
         Batches(numbered(3), 0, seed=0)
     assert len(Batches(numbered(3), 4, seed=0, drop_last=False)) == 1
+
+
+def test_new_files_go_where_they_can_be_written(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert files.home() == folder
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # as for a shared disk that is only read
+    assert files.home() == tmp_path / "cache" / "saccade"
+    monkeypatch.delenv("SACCADE_DATA")
+    assert files.folders() == [tmp_path / "cache" / "saccade"]
