@@ -14,6 +14,7 @@ policy:
 | `action` | one step, reward +1 for action 1, -1 for action 0 | 1 (Q = -1, 1): actions matter |
 | `observation-action` | one step, +1 if action 1 answers +1 or action 0 answers -1, else -1 | 1; blind agents earn 0 |
 | `recall-N` | N steps (5 in `recall`): a cue at the first, answered as above at the last | γ^(N - 1); memoryless 0 |
+| `noisy` | as `observation-action`, a faint cue among 7 louder noises (`MIXING`) | 1; codes of what is loud: 0 |
 | `box` | one step, a cue c in [-1, 1], reward -(a - c / 2)² for an action a in [-1, 1] | 0: continuous actions |
 """
 
@@ -36,6 +37,12 @@ def _draw_sign(generator: np.random.Generator, count: int) -> Array:
     return generator.choice(np.array([-1, 1], np.float32), count)
 
 
+def _draw_noisy(generator: np.random.Generator, count: int) -> Array:
+    """`[B, 8]`: ±0.1, and noise of twice that standard deviation."""
+    noise = generator.uniform(-0.35, 0.35, (count, 7))
+    return np.concatenate([0.1 * _draw_sign(generator, count)[:, None], noise], axis=1).astype(np.float32)
+
+
 def _draw_uniform(generator: np.random.Generator, count: int) -> Array:
     return generator.uniform(-1, 1, count).astype(np.float32)
 
@@ -48,6 +55,10 @@ def _see_nothing(cue: Array, time: Array) -> Array:
     return np.ones((len(cue), 1), np.float32)
 
 
+def _see_mixed(cue: Array, time: Array) -> Array:
+    return cue @ MIXING
+
+
 def _pay_one(cue: Array, time: Array, action: Array) -> Array:
     return np.ones(len(cue), np.float32)
 
@@ -56,9 +67,13 @@ def _pay_answer(cue: Array, time: Array, action: Array) -> Array:
     return np.where((action == 1) == (cue > 0), 1.0, -1.0)
 
 
+# `noisy` shows cue @ MIXING: orthonormal rows (a Householder reflection), of which the first is the sign's direction
+MIXING: Array = (np.eye(8) - np.full((8, 8), 0.25)).astype(np.float32)
+
+
 @dataclass(frozen=True)
 class Diagnostic:
-    """One world. `cue`, `time` and discrete `action` are `[B]`."""
+    """One world. `cue` is `[B]`, or `[B, ...]`; `time` and discrete `action` are `[B]`."""
 
     length: int  # steps in an episode
     see: Callable[[Array, Array], Array]  # cue, time -> observation [B, features]
@@ -96,6 +111,14 @@ DIAGNOSTICS = {
     "action": Diagnostic(1, _see_nothing, lambda cue, time, action: 2 * action - 1, (-1, 1)),
     "observation-action": Diagnostic(1, _see_cue, _pay_answer, (-1, 1)),
     "recall": _recall(5),
+    "noisy": Diagnostic(
+        1,
+        _see_mixed,
+        lambda cue, time, action: _pay_answer(cue[:, 0], time, action),
+        (-1, 1),
+        draw=_draw_noisy,
+        features=8,
+    ),
     "box": Diagnostic(
         1,
         _see_cue,
