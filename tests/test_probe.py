@@ -322,6 +322,7 @@ def test_reconstruction_errors_are_those_of_a_loop(tmp_path: Path):
     with torch.no_grad():
         restored = encoder.reconstruct(data.test.x).flatten(1)  # type: ignore[operator]
     assert found["reconstruction"]["learner"] == pytest.approx(float((restored - x).square().sum(1).mean()), rel=1e-5)
+    assert found["root_error"]["learner"] == pytest.approx(float((restored - x).norm(dim=1).mean()), rel=1e-5)
     train = data.train.x.numpy().reshape(200, -1) / 255
     oracle = SklearnPCA(2, svd_solver="full").fit(train)
     guess = oracle.inverse_transform(oracle.transform(x.numpy()))

@@ -178,17 +178,25 @@ def _fit_pca(subject: Subject) -> None:
 
 @torch.no_grad()
 def _reconstruct(subject: Subject) -> None:
-    """Squared error per test example, summed over its numbers in unit scale, of the learner and of PCA."""
+    """Squared error per test example, summed over its numbers in unit scale, of the learner and of PCA, and its root.
+
+    Raises:
+        UserError: a reconstruction is not finite.
+    """
     pca, encoder = subject.pca, subject.encoder
     assert pca is not None
-    totals = torch.zeros(2, dtype=torch.float64)
+    totals = torch.zeros(2, 2, dtype=torch.float64)  # of the learner and of PCA: squared, root
     for x, _ in subject.stored("test"):
         unit = subject.unit(x)
         restored: Tensor = encoder.reconstruct(x).float().flatten(1)  # type: ignore[operator]
         for number, guess in enumerate((restored, pca.reconstruct(unit))):
-            totals[number] += (guess - unit).square().sum(dtype=torch.float64).cpu()
+            squared = (guess - unit).square().sum(1, dtype=torch.float64)
+            totals[number] += torch.stack([squared.sum(), squared.sqrt().sum()]).cpu()
+    if not totals.isfinite().all():
+        raise UserError(f"encoder {subject.name!r} gives reconstructions that are not finite; train it again")
     learner, principal = (totals / len(subject.rows["test"])).tolist()
-    subject.report["reconstruction"] = {"learner": learner, "pca": principal}
+    subject.report["reconstruction"] = {"learner": learner[0], "pca": principal[0]}
+    subject.report["root_error"] = {"learner": learner[1], "pca": principal[1]}
 
 
 def _accuracy_steps(subject: Subject, options: ProbeOptions) -> list[Step]:

@@ -151,13 +151,15 @@ def _embedding(subject: Subject, kind: str, count: int) -> Figure | None:
 
 
 def _manifold(subject: Subject) -> Figure:
-    """What a square grid of codes decodes to: at equal steps of the prior's probability where the learner samples, else
-    over the middle 95 % of the test codes."""
-    if subject.has("sample"):
+    """What a square grid of codes decodes to: at equal steps of probability where the learner samples and its codes are
+    spread like a standard normal prior, else over the middle 95 % of the test codes."""
+    found = subject.codes["test"].x.cpu()
+    deviation, mean = torch.std_mean(found, 0)
+    if subject.has("sample") and bool(((deviation - 1).abs() < 0.5).all() and (mean.abs() < 0.5).all()):
         steps = torch.from_numpy(stats.norm.ppf((np.arange(MANIFOLD) + 0.5) / MANIFOLD)).float()
         sides, how = [steps, steps], "quantiles of the normal prior"
     else:
-        low, high = subject.codes["test"].x.cpu().quantile(torch.tensor([0.025, 0.975]), dim=0)
+        low, high = found.quantile(torch.tensor([0.025, 0.975]), dim=0)
         sides = [torch.linspace(float(a), float(b), MANIFOLD) for a, b in zip(low, high, strict=True)]
         how = "the middle 95 % of the test codes"
     codes = torch.stack([*torch.meshgrid(sides[0], sides[1].flip(0), indexing="xy")], 2).view(-1, 2)

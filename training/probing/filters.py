@@ -83,5 +83,5 @@ def figure(filters: Filters, spec: ObservationSpec, title: str) -> Figure:
     strips: Array = signed(np.concatenate([weight[:, frame] for frame in range(frames)], axis=2))
     if frames > 1:
         columns = max(1, columns // frames)
-        title += f", {frames} frames each, oldest left"
+        title += f", {frames} frames each, oldest left" if frames == spec.stack else f", {frames} channels each"
     return grid_figure(in_rows(strips, columns, 0.0), f"{title}; blue < 0 < red", is_signed=True)

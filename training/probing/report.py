@@ -76,11 +76,12 @@ def table_of(report: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     widths = {"codes": report["width"], "pca": report["pca_width"], "raw": report["size"]}
     rows = [["width", *(f"{widths[name]:,}" for name in names)]]
     if error:
-        found = {"codes": error["learner"], "pca": error["pca"]}
-        rows.append(["squared error", *(f"{found[name]:,.2f}" if name in found else "" for name in names)])
+        for title, found in (("squared error", error), ("its root", report["root_error"])):
+            cells = {"codes": f"{found['learner']:,.2f}", "pca": f"{found['pca']:,.2f}"}
+            rows.append([title, *(cells.get(name, "") for name in names)])
     if accuracy:
-        cells = [_accuracy_cells(accuracy[name]) if name in accuracy else {} for name in names]
-        rows += [[measure, *(column.get(measure, "") for column in cells)] for measure in cells[0]]
+        columns = [_accuracy_cells(accuracy[name]) if name in accuracy else {} for name in names]
+        rows += [[measure, *(column.get(measure, "") for column in columns)] for measure in columns[0]]
     return ["", *(TITLES[name] for name in names)], rows
 
 
@@ -113,8 +114,8 @@ def notes_of(report: Mapping[str, Any]) -> list[str]:
     if "reconstruction" in report:
         notes.append(
             f"Squared error: sum over the {report['size']:,} numbers of an example in unit scale, mean over "
-            f"{counts['test']:,} test examples; PCA has as many components as the codes (or the example) have numbers, "
-            f"fitted to {report['pca_examples']:,} training examples."
+            f"{counts['test']:,} test examples; its root: mean L2 norm of the difference. PCA has as many components "
+            f"as the codes (or the example) have numbers, fitted to {report['pca_examples']:,} training examples."
         )
     if "accuracy" in report:
         notes.append(
