@@ -1,0 +1,224 @@
+"""Few labels: the same net from pre-trained weights and from random ones, with the same tuning."""
+
+from __future__ import annotations
+
+if __name__ == "__main__" and not __package__:
+    raise SystemExit("type instead: python -m saccade.benchmarks.few_labels, or saccade bench few_labels")
+
+import json
+import math
+import os
+import statistics
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+from rich.progress import Progress
+from scipy.stats import t as student
+
+from .. import data
+from ..data import Dataset
+from ..encoders import find_encoder
+from ..encoders.parts.augment_images import Augmentation
+from ..training import device
+from ..training.bundle import is_bundle
+from ..training.classifier import judge
+from ..training.fit_model import make_classifier, make_trainer
+from ..training.fit_plan import FitConfig, FitPlan
+from ..training.pretrain import pretrain
+from ..training.pretrain_plan import PretrainConfig, PretrainPlan
+from .parts.plan import BenchOptions
+from .parts.report import Report, Table
+from .parts.runner import places
+
+kind = "MNIST with 100, 1,000 and 10,000 labels: from pre-trained weights against random ones, same net and tuning"
+
+SEEDS = 5
+COUNTS = {100: 600, 1_000: 1_500, 10_000: 4_000}  # labels -> updates
+BATCH = 50
+RATES = (3e-4, 1e-3, 3e-3)  # the tuning budget: one run each on the first seed, chosen by validation error
+
+
+class Learner(NamedTuple):
+    """A way to pre-train, and so the net that is compared."""
+
+    label: str
+    encoder: str
+    settings: dict[str, Any]
+    run: dict[str, Any]
+
+
+LEARNERS = {
+    "denoising": Learner(
+        "denoising autoencoder 784-1000-500-250",
+        "autoencoder",
+        {
+            "hidden": (1000, 500),
+            "code": 250,
+            "code_activation": "relu",
+            "corruption": "masking",
+            "strength": 0.5,
+            "loss": "bernoulli",
+        },
+        {"epochs": 10, "schedule": "onecycle"},
+    ),
+    "contrastive": Learner("contrastive conv net", "contrastive", {}, {"epochs": 4, "batch_size": 256}),
+}
+ARMS = {"random": "random weights", "frozen": "pre-trained, frozen", "finetune": "pre-trained, fine-tuned"}
+
+
+class Cell(NamedTuple):
+    """One learner, one way to begin, one number of labels."""
+
+    learner: str
+    arm: str
+    labels: int
+    rate: float  # chosen by validation error
+    tuning: dict[str, float]  # rate -> validation error
+    errors: list[float]  # test error of each seed
+    validation: list[float]
+
+
+def measure(options: BenchOptions) -> Report:
+    """Pre-train and measure what is not there yet: a run that was stopped goes on."""
+    dataset, folder = data.load("mnist"), places("few_labels", options.out).runs
+    threads = options.threads or os.cpu_count() or 1
+    cells = []
+    with Progress(transient=True) as progress:
+        task = progress.add_task("cells", total=len(LEARNERS) * len(ARMS) * len(COUNTS))
+        for name in LEARNERS:
+            bundle = _pretrained(name, folder / name, threads)
+            for arm in ARMS:
+                for labels in COUNTS:
+                    file = folder / f"{name}-{arm}-{labels}.json"
+                    cells.append(
+                        _read(file, options.seeds or SEEDS) or _measure(name, arm, labels, bundle, dataset, options)
+                    )
+                    file.write_text(json.dumps(cells[-1]._asdict()))
+                    progress.advance(task)
+    return Report(
+        [_table(name, cells) for name in LEARNERS],
+        _notes(),
+        {"cells": [cell._asdict() for cell in cells], "rates": RATES, "updates": COUNTS, "batch_size": BATCH},
+        {"few_labels": _figure(cells)},
+    )
+
+
+def _pretrained(name: str, folder: Path, threads: int) -> Path:
+    """The bundle of a learner, trained on all training images without their labels."""
+    if not is_bundle(folder):
+        learner = LEARNERS[name]
+        config = find_encoder(learner.encoder).Config(**learner.settings)
+        pretrain(
+            PretrainPlan(learner.encoder, "mnist", PretrainConfig(threads=threads, **learner.run), config), folder, []
+        )
+    return folder
+
+
+def plan_of(name: str, arm: str, labels: int, bundle: Path, rate: float, seed: int) -> FitPlan:
+    """The supervised run of a cell. All arms read as many batches of the same size from the same examples."""
+    learner = LEARNERS[name]
+    batch = min(BATCH, labels)
+    run = FitConfig(
+        epochs=max(COUNTS[labels] // (labels // batch), 1),
+        batch_size=batch,
+        learning_rate=rate,
+        schedule="cosine",
+        encoder_mode="scratch" if arm == "random" else arm,  # type: ignore[arg-type]
+        labels=labels,
+        seed=seed,
+    )
+    config = find_encoder(learner.encoder).Config(**learner.settings)
+    return FitPlan("mnist", learner.encoder, run, Augmentation(), config, None if arm == "random" else str(bundle))
+
+
+def run_errors(plan: FitPlan, dataset: Dataset, threads: int, with_test: bool) -> tuple[float, float]:
+    """(validation error, test error) with the last weights; the test set is left alone (nan) while tuning."""
+    compute = device.choose(dataset.spec, threads=threads)
+    classifier = make_classifier(plan, dataset)
+    compute.place(classifier)
+    for _ in make_trainer(plan, dataset, classifier, compute):
+        pass
+    splits = (dataset.validation, dataset.test) if with_test else (dataset.validation,)
+    found = [judge(classifier, split, len(dataset.classes), compute) for split in splits]
+    errors = [one.mistakes / one.examples for one in found]
+    return errors[0], errors[1] if with_test else float("nan")
+
+
+def _measure(name: str, arm: str, labels: int, bundle: Path, dataset: Dataset, options: BenchOptions) -> Cell:
+    threads, seeds = options.threads or os.cpu_count() or 1, options.seeds or SEEDS
+    plans = {rate: plan_of(name, arm, labels, bundle, rate, 0) for rate in RATES}
+    tuning = {rate: run_errors(plan, dataset, threads, with_test=False)[0] for rate, plan in plans.items()}
+    best = min(tuning, key=lambda rate: tuning[rate])
+    runs = [
+        run_errors(plan_of(name, arm, labels, bundle, best, seed), dataset, threads, with_test=True)
+        for seed in range(seeds)
+    ]
+    named = {f"{rate:g}": error for rate, error in tuning.items()}
+    return Cell(name, arm, labels, best, named, [test for _, test in runs], [validation for validation, _ in runs])
+
+
+def _read(file: Path, seeds: int) -> Cell | None:
+    """What an earlier run has measured, if it measured as many seeds."""
+    if not file.is_file():
+        return None
+    cell = Cell(**json.loads(file.read_text()))
+    return cell if len(cell.errors) == seeds else None
+
+
+def interval_of(errors: list[float]) -> tuple[float, float]:
+    """The 95 % interval of the mean over seeds, by Student's t."""
+    if len(errors) < 2:
+        return math.nan, math.nan
+    reach = float(student.ppf(0.975, len(errors) - 1)) * statistics.stdev(errors) / math.sqrt(len(errors))
+    return statistics.mean(errors) - reach, statistics.mean(errors) + reach
+
+
+def _table(name: str, cells: list[Cell]) -> Table:
+    rows = []
+    for arm, label in ARMS.items():
+        row = [label]
+        for labels in COUNTS:
+            cell = next(c for c in cells if (c.learner, c.arm, c.labels) == (name, arm, labels))
+            low, high = interval_of(cell.errors)
+            mean = 100 - 100 * statistics.mean(cell.errors)
+            row.append(f"{mean:.2f} [{100 - 100 * high:.2f}, {100 - 100 * low:.2f}], rate {cell.rate:g}")
+        rows.append(tuple(row))
+    title = f"{LEARNERS[name].label}: test accuracy in %, mean over seeds and its 95 % interval"
+    return Table(title, ("", *(f"{labels:,} labels" for labels in COUNTS)), rows)
+
+
+def _figure(cells: list[Cell]) -> Figure:
+    figure = Figure(figsize=(4.2 * len(LEARNERS), 4), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(LEARNERS), squeeze=False)[0], LEARNERS, strict=True):
+        for arm, label in ARMS.items():
+            chosen = [cell for cell in cells if (cell.learner, cell.arm) == (name, arm)]
+            means = [statistics.mean(cell.errors) for cell in chosen]
+            spread = [[mean - min(c.errors) for mean, c in zip(means, chosen, strict=True)]]
+            spread.append([max(c.errors) - mean for mean, c in zip(means, chosen, strict=True)])
+            axes.errorbar([cell.labels for cell in chosen], means, spread, label=label, marker="o", capsize=3)
+        axes.set(xscale="log", yscale="log", xlabel="labels", ylabel="test error", title=LEARNERS[name].label)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.1%}"))
+        axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
+        axes.tick_params(which="both", labelsize=7)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    return figure
+
+
+def _notes() -> list[str]:
+    rates = ", ".join(f"{rate:g}" for rate in RATES)
+    updates = ", ".join(f"{count:,} at {labels:,}" for labels, count in COUNTS.items())
+    return [
+        f"Same net, same labelled examples, batch {BATCH}, Adam with a falling rate, and as many updates ({updates}) "
+        f"in every row; rate out of {rates}, chosen by validation error on the first seed. Seeds differ in the "
+        "labelled examples, the order, and the weights that are random. Pre-training saw all 55,000 training images "
+        "without labels. No augmentation in the supervised part.",
+    ]
+
+
+if __name__ == "__main__":
+    from .parts.runner import command_line
+
+    command_line("few_labels")
