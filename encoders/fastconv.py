@@ -85,6 +85,8 @@ class Whitening(nn.Module):
 class BiasNorm(nn.BatchNorm2d):
     """Batch normalisation with a learned bias and no learned scale."""
 
+    bias: nn.Parameter
+
     def __init__(self, channels: int, momentum: float):
         super().__init__(channels, momentum=momentum)
         del self.weight
@@ -119,8 +121,9 @@ class FastConv(FeedForward):
         return self.blocks(self.whitening(x)).amax((2, 3))
 
     def parameter_groups(self) -> list[Group]:
-        biases = [self.whitening.bias, *(m.bias for m in self.blocks if isinstance(m, BiasNorm))]
-        weights = [m.weight for m in self.blocks if isinstance(m, nn.Conv2d)]
+        biases: list[nn.Parameter] = [self.whitening.bias]
+        biases += [layer.bias for layer in self.blocks if isinstance(layer, BiasNorm)]
+        weights = [layer.weight for layer in self.blocks if isinstance(layer, nn.Conv2d)]
         return [Group("weights", weights), Group("biases", biases, learning_rate_factor=self.config.bias_rate)]
 
 

@@ -64,7 +64,8 @@ def augment(x: Tensor, config: Augmentation, generator: Generator | None = None)
     if config.rotate or config.scale or config.shear or config.stretch:
         x = random_affine(x, config, generator)
     if config.shift:
-        x = random_crop(pad_images(x, config.shift, config.padding), x.shape[-2:], generator)
+        size = (x.shape[-2], x.shape[-1])
+        x = random_crop(pad_images(x, config.shift, config.padding), size, generator)
     if config.crop:
         x = random_crop(x, (config.crop, config.crop), generator)
     if config.brightness or config.contrast or config.saturation or config.hue:
