@@ -123,7 +123,7 @@ class FastConv(FeedForward):
     def parameter_groups(self) -> list[Group]:
         biases: list[nn.Parameter] = [self.whitening.bias]
         biases += [layer.bias for layer in self.blocks if isinstance(layer, BiasNorm)]
-        weights = [layer.weight for layer in self.blocks if isinstance(layer, nn.Conv2d)]
+        weights = [p for layer in self.blocks if isinstance(layer, nn.Conv2d) for p in layer.parameters()]
         return [Group("weights", weights), Group("biases", biases, learning_rate_factor=self.config.bias_rate)]
 
 

@@ -116,7 +116,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ),
     ("mnist", "convnet"): Recipe({"epochs": 10, "schedule": "onecycle"}),
     ("cifar10", "convnet"): Recipe(
-        {"epochs": 20, "batch_size": 128, "schedule": "onecycle", "weight_decay": 5e-4, "optimizer": "adamw"},
+        {"epochs": 12, "batch_size": 128, "schedule": "onecycle", "weight_decay": 5e-4, "optimizer": "adamw"},
         {"flip": True, "crop": 24, "brightness": 0.25, "contrast": 0.5},
         {"channels": (64, 64), "dense": (384, 192), "dropout": 0.0, "crop": 24},
     ),
