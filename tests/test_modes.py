@@ -121,7 +121,6 @@ def test_what_has_nothing_of_its_own_is_itself_from_scratch_and_cannot_be_co_tra
 
 ADAPTED: dict[str, Callable[[ObservationSpec], Encoder]] = {
     **{f"{name}, co-trained": lambda s, make=make: adapt(make(s), s, "cotrain") for name, make in LEARNERS.items()},
-    "dnc, slowly": lambda spec: adapt(TinyDNC(spec), spec, "finetune", rate=0.5),
 }
 CASES = {
     f"{agent}: {name}": case
@@ -135,9 +134,15 @@ adapted_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 @adapted_case
 def test_the_agents_contract_holds_with_an_adapted_encoder(case: Case, tmp_path: Path):
     contract.test_acting_changes_no_parameter_and_no_buffer(case)
-    contract.test_between_actions_the_encoders_state_is_carried(case)
     contract.test_an_update_trains_the_whole_encoder(case)
     contract.test_a_loaded_agent_goes_on_exactly(case, tmp_path)
+
+
+@every_agent
+def test_agents_carry_the_state_of_an_adapted_memory(agent: str):
+    case = Case(agent, lambda spec: adapt(TinyDNC(spec), spec, "finetune", rate=0.5), DISCRETE)
+    if agent_cases.takes(case):
+        contract.test_between_actions_the_encoders_state_is_carried(case)
 
 
 @every_agent
@@ -171,7 +176,7 @@ class Picked(FeedForward):
 
 @every_agent
 def test_frozen_features_are_as_good_as_they_are(agent: str):
-    """In `noisy`, the faintest direction is worth everything: a code of it alone solves it, one of the rest is blind."""
+    """In `noisy`, the faintest direction is worth everything: a code of it alone solves it, one of the rest cannot."""
     for rows, low, high in ((slice(0, 1), 0.95, 1.0), (slice(1, 8), -0.25, 0.25)):
         env = EncodedEnv(make_env("diagnostic/noisy", 8), Picked(rows), Compute())
         config = find_agent(agent).Config(**QUICK.get(agent, {}))
