@@ -18,12 +18,13 @@ from rich.progress import Progress
 from scipy.stats import t as student
 
 from .. import data
-from ..data import Dataset
+from ..agents.parts.compute import Compute
+from ..data import Dataset, Split
 from ..encoders import find_encoder
 from ..encoders.parts.augment_images import Augmentation
 from ..training import device
 from ..training.bundle import is_bundle
-from ..training.classifier import judge
+from ..training.classifier import Classifier, judge
 from ..training.fit_model import make_classifier, make_trainer
 from ..training.fit_plan import FitConfig, FitPlan
 from ..training.pretrain import pretrain
@@ -35,7 +36,7 @@ from .parts.runner import places
 kind = "MNIST with 100, 1,000 and 10,000 labels: from pre-trained weights against random ones, same net and tuning"
 
 SEEDS = 5
-COUNTS = {100: 600, 1_000: 1_500, 10_000: 4_000}  # labels -> updates
+COUNTS = {100: 300, 1_000: 800, 10_000: 2_000}  # labels -> updates
 BATCH = 50
 RATES = (3e-4, 1e-3, 3e-3)  # the tuning budget: one run each on the first seed, chosen by validation error
 
@@ -77,7 +78,6 @@ class Cell(NamedTuple):
     rate: float  # chosen by validation error
     tuning: dict[str, float]  # rate -> validation error
     errors: list[float]  # test error of each seed
-    validation: list[float]
 
 
 def measure(options: BenchOptions) -> Report:
@@ -133,30 +133,31 @@ def plan_of(name: str, arm: str, labels: int, bundle: Path, rate: float, seed: i
     return FitPlan("mnist", learner.encoder, run, Augmentation(), config, None if arm == "random" else str(bundle))
 
 
-def run_errors(plan: FitPlan, dataset: Dataset, threads: int, with_test: bool) -> tuple[float, float]:
-    """(validation error, test error) with the last weights; the test set is left alone (nan) while tuning."""
-    compute = device.choose(dataset.spec, threads=threads)
+def trained(plan: FitPlan, dataset: Dataset, compute: Compute) -> Classifier:
+    """The classifier of a plan, with the last weights."""
     classifier = make_classifier(plan, dataset)
     compute.place(classifier)
     for _ in make_trainer(plan, dataset, classifier, compute):
         pass
-    splits = (dataset.validation, dataset.test) if with_test else (dataset.validation,)
-    found = [judge(classifier, split, len(dataset.classes), compute) for split in splits]
-    errors = [one.mistakes / one.examples for one in found]
-    return errors[0], errors[1] if with_test else float("nan")
+    return classifier
+
+
+def error_of(classifier: Classifier, split: Split, dataset: Dataset, compute: Compute) -> float:
+    """Share of mistakes."""
+    found = judge(classifier, split, len(dataset.classes), compute)
+    return found.mistakes / found.examples
 
 
 def _measure(name: str, arm: str, labels: int, bundle: Path, dataset: Dataset, options: BenchOptions) -> Cell:
-    threads, seeds = options.threads or os.cpu_count() or 1, options.seeds or SEEDS
-    plans = {rate: plan_of(name, arm, labels, bundle, rate, 0) for rate in RATES}
-    tuning = {rate: run_errors(plan, dataset, threads, with_test=False)[0] for rate, plan in plans.items()}
+    compute = device.choose(dataset.spec, threads=options.threads or os.cpu_count() or 1)
+    tried = {rate: trained(plan_of(name, arm, labels, bundle, rate, 0), dataset, compute) for rate in RATES}
+    tuning = {rate: error_of(one, dataset.validation, dataset, compute) for rate, one in tried.items()}
     best = min(tuning, key=lambda rate: tuning[rate])
-    runs = [
-        run_errors(plan_of(name, arm, labels, bundle, best, seed), dataset, threads, with_test=True)
-        for seed in range(seeds)
-    ]
-    named = {f"{rate:g}": error for rate, error in tuning.items()}
-    return Cell(name, arm, labels, best, named, [test for _, test in runs], [validation for validation, _ in runs])
+    classifiers = [tried[best]]
+    for seed in range(1, options.seeds or SEEDS):
+        classifiers.append(trained(plan_of(name, arm, labels, bundle, best, seed), dataset, compute))
+    errors = [error_of(one, dataset.test, dataset, compute) for one in classifiers]
+    return Cell(name, arm, labels, best, {f"{rate:g}": error for rate, error in tuning.items()}, errors)
 
 
 def _read(file: Path, seeds: int) -> Cell | None:

@@ -131,7 +131,7 @@ def test_few_labels_compares_like_with_like(tmp_path: Path):
 
 def test_few_labels_report_and_cells_that_are_kept(tmp_path: Path):
     file = tmp_path / "cell.json"
-    cell = few_labels.Cell("denoising", "random", 100, 1e-3, {"0.001": 0.3}, [0.2, 0.3], [0.2, 0.3])
+    cell = few_labels.Cell("denoising", "random", 100, 1e-3, {"0.001": 0.3}, [0.2, 0.3])
     file.write_text(json.dumps(cell._asdict()))
     assert few_labels._read(file, 2) == cell
     assert few_labels._read(file, 3) is None
