@@ -16,14 +16,16 @@ import torch
 from matplotlib.image import imread
 from saccade import data
 from saccade.__main__ import main
-from saccade.data import Dataset, Split
+from saccade.data import PUBLISHED, Dataset, Split
 from saccade.encoders import find_encoder, make_encoder
 from saccade.encoders.base import Stage
 from saccade.envs.errors import UserError
 from saccade.envs.spec import ObservationSpec
 from saccade.training import checkpoint, pretrain, reports
 from saccade.training.bundle import load_bundle
-from saccade.training.pretrain_plan import PretrainConfig, PretrainPlan
+from saccade.training.pretrain_arguments import default_plan
+from saccade.training.pretrain_plan import PretrainConfig, PretrainPlan, check
+from saccade.training.pretrain_presets import PRESETS
 from saccade.training.stages import share_epochs
 from saccade.training.trackers import read_lines
 
@@ -164,6 +166,18 @@ def two(tmp_path: Path) -> str:
 def climber(tmp_path: Path) -> str:
     (tmp_path / "climber.py").write_text(CLIMBER)
     return str(tmp_path / "climber.py")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_make_sense(name):
+    preset, spec = PRESETS[name], ObservationSpec((2, 64, 64), "uint8", 0, 255, stack=2)
+    plan = default_plan(None, preset=name)
+    check(plan)
+    if plan.data in PUBLISHED:
+        spec = PUBLISHED[plan.data].SPEC
+    encoder = make_encoder(plan.learner, spec, plan.learner_config)
+    assert sum(share_epochs(encoder.stages(), plan.run.epochs)) == plan.run.epochs
+    assert default_plan(preset.learner, "cifar10", name).data == "cifar10"
 
 
 def state_of(directory: Path) -> dict:
@@ -347,6 +361,8 @@ def test_vectors_have_no_pictures(vectors):
 SMALL = ["--threads", "1", "--epochs", "1", "--batch-size", "20", "--encoder.hidden", "4", "--encoder.code", "2"]
 BAD = {
     "learner": (["autoencodr"], "did you mean 'autoencoder'"),
+    "preset": (["autoencoder", "--preset", "vae50"], "unknown preset 'vae50'; did you mean 'vae-50'"),
+    "other preset": (["autoencoder", "--preset", "vae-50"], "preset 'vae-50' is for learner 'vae', not 'autoencoder'"),
     "no learner": ([], "name the learner first"),
     "no loss": (["mlp"], "encoder 'mlp' has no loss of its own"),
     "data": (["autoencoder", "--data", "mnits"], "did you mean 'mnist'"),

@@ -51,7 +51,7 @@ def pretrain(words: list[str]) -> int:
 
     learner, words = _split(words)
     if learner is None and _asks_for_help(words):
-        print("usage: saccade pretrain LEARNER|PRESET [--data NAME] [OPTIONS]\n")
+        print("usage: saccade pretrain LEARNER [--data NAME] [--preset NAME] [OPTIONS]\n")
         print(f"encoders: {', '.join(list_encoders())}; `saccade list learners` names those that can learn alone,")
         print("`saccade list presets` recipes that work")
         print("The options depend on the learner: see `saccade pretrain autoencoder --help`.")

@@ -15,8 +15,9 @@ from ..envs.errors import UserError
 from . import checkpoint
 from .arguments import PREFIXES, parse
 from .pretrain_plan import CHANGEABLE, PretrainConfig, PretrainPlan, check
+from .pretrain_presets import pretrain_preset
 
-DEFAULT_DATA = "mnist"
+DEFAULT_DATA, NO_PRESET = "mnist", "none"
 SECTIONS = ("run", "learner_config", "env_options")
 
 
@@ -40,19 +41,15 @@ def parse_pretrain(learner: str | None, words: list[str]) -> PretrainRequest:
         UserError: an unknown learner, data set, preset or option, a bad value, or a run that cannot be resumed so.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for option in ("--data", "--out"):
+    for option in ("--data", "--preset", "--out"):
         first.add_argument(option, nargs="?")  # the second reading complains about a missing value
     first.add_argument("--resume", action="store_true")
     given, _ = first.parse_known_args(words)
     users = learner if learner not in list_encoders() else None
     if given.resume:
         base = _plan_to_resume(learner, given.out, given.data, users)
-    elif learner is None:
-        raise UserError(
-            "name the learner first, as in `saccade pretrain autoencoder`; `saccade list learners` lists them"
-        )
     else:
-        base = PretrainPlan(learner, given.data or DEFAULT_DATA, PretrainConfig(), find_encoder(learner).Config())
+        base = default_plan(learner, given.data, given.preset)
     options = _parse_options(base, given, words)
     plan = dataclasses.replace(base, **{section: getattr(options, section) for section in SECTIONS})
     check(plan)
@@ -61,12 +58,29 @@ def parse_pretrain(learner: str | None, words: list[str]) -> PretrainRequest:
     return PretrainRequest(plan, options.out or _free_directory(plan), given.resume, users)
 
 
+def default_plan(learner: str | None, data: str | None = None, preset: str | None = None) -> PretrainPlan:
+    """The settings before the user's own: the defaults, or those of a preset, which may name the learner too.
+
+    Raises:
+        UserError: no learner, or an unknown learner or preset.
+    """
+    chosen = None if preset in (None, NO_PRESET) else pretrain_preset(preset, learner)
+    learner = learner or (chosen and chosen.learner)
+    if learner is None:
+        raise UserError("name the learner first, as in `saccade pretrain autoencoder`; see `saccade list learners`")
+    config = find_encoder(learner).Config(**(chosen.learner_config if chosen else {}))
+    data = data or (chosen.data if chosen else DEFAULT_DATA)
+    return PretrainPlan(learner, data, PretrainConfig(**(chosen.run if chosen else {})), config)
+
+
 def _parse_options(base: PretrainPlan, given: argparse.Namespace, words: list[str]) -> Any:
     data = tyro.conf.arg(metavar="NAME", help="what to learn from: mnist, cifar10, env:ID, PATH.npy")
+    preset = tyro.conf.arg(metavar="NAME", help="a recipe to begin from: `saccade list presets`")
     out = tyro.conf.arg(metavar="DIR", help="run directory to make; runs/... by default")
     resume = tyro.conf.arg(help="go on with the run in --out")
     fields: list[tuple[str, Any]] = [
         ("data", Annotated[str, data]),
+        ("preset", Annotated[str, preset]),
         ("out", Annotated[Path | None, out]),
         ("resume", tyro.conf.FlagCreatePairsOff[Annotated[bool, resume]]),
         *(
@@ -76,7 +90,10 @@ def _parse_options(base: PretrainPlan, given: argparse.Namespace, words: list[st
     ]
     cls = dataclasses.make_dataclass("PretrainOptions", fields, frozen=True)
     sections = {section: getattr(base, section) for section in SECTIONS}
-    default = cls(data=base.data, out=Path(given.out) if given.out else None, resume=False, **sections)
+    preset_name = given.preset or NO_PRESET
+    default = cls(
+        data=base.data, preset=preset_name, out=Path(given.out) if given.out else None, resume=False, **sections
+    )
     description = f"Train encoder {base.learner} on {base.data}, by its own loss."
     return parse(cls, words, prog=f"saccade pretrain {base.learner}", description=description, default=default)
 
