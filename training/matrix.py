@@ -59,11 +59,12 @@ def list_learners() -> list[str]:
 
 def _skeleton(name: str, spec: ObservationSpec) -> Encoder:
     """The encoder without numbers, where that is possible: drawing millions of weights takes seconds."""
-    try:
-        with torch.device("meta"):
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return make_encoder(name, spec)
+        except (RuntimeError, NotImplementedError):  # it looks at its numbers while it is built
             return make_encoder(name, spec)
-    except (RuntimeError, NotImplementedError):  # it looks at its numbers while it is built
-        return make_encoder(name, spec)
 
 
 def _spec_of(env_id: str) -> ObservationSpec:
