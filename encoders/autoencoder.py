@@ -112,6 +112,10 @@ class Autoencoder(FeedForward):
     def reconstruct(self, x: Tensor) -> Tensor:
         return self.decode(self.encode(x))
 
+    def restore(self, damaged: Tensor) -> Tensor:
+        """As `reconstruct`, from damaged observations that are in unit scale already."""
+        return self.decode(self.code_activation(self.net.encode(self._flat(damaged))))
+
     def corrupted(self, x: Tensor) -> Tensor:
         """Observations as stored to damaged ones in unit scale, float32 `[N, *shape]`."""
         return corrupt(self.scale(x), self.config.corruption, self.config.strength)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +28,11 @@ class Setting(NamedTuple):
     learner: str
     epochs: int
     options: tuple[str, ...]  # of `saccade pretrain`
+
+
+def words(text: str) -> tuple[str, ...]:
+    """The options of a command line, as they are typed."""
+    return tuple(text.split())
 
 
 def pretraining(settings: Mapping[str, Setting], options: BenchOptions, seeds: int) -> list[Run]:
@@ -142,6 +146,13 @@ def threads_note(outcomes: Sequence[Outcome]) -> str:
     return "Computed with " + "; ".join(f"{what}, {number} thread(s)" for what, number in sorted(found)) + "."
 
 
-def where_kept(outcomes: Sequence[Outcome]) -> Path:
-    """The folder that holds the runs."""
-    return outcomes[0].folder.parent
+def code_scatter(encoder: Encoder, dataset: Dataset, title: str) -> Figure:
+    """Two-dimensional codes of the test images, coloured by digit."""
+    points, label = codes(encoder, dataset.test.x), dataset.test.label
+    figure = Figure(figsize=(6.5, 5.5), layout="constrained")
+    axes = figure.subplots()
+    for digit in range(10):
+        axes.plot(*points[label == digit].T.numpy(), ".", markersize=1.5, color=f"C{digit}", label=str(digit))
+    axes.legend(markerscale=6, fontsize=8)
+    axes.set_title(title, fontsize=9)
+    return figure
