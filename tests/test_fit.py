@@ -209,6 +209,16 @@ def test_labels_are_spread_over_the_classes(count: int):
     assert not torch.equal(few_labels(DATA.train, count, 4, seed=4).x, few.x)
 
 
+def test_examples_without_a_label_are_left_out():
+    label = DATA.train.label.clone()
+    label[:100] = -1
+    partly = dataclasses.replace(DATA, train=Split(DATA.train.x, label))
+    plan = plan_of("flat")
+    trainer = make_trainer(plan, partly, make_classifier(plan, partly), Compute())
+    assert torch.equal(trainer.batches.split.label, label[100:])
+    assert torch.equal(trainer.batches.split.x, DATA.train.x[100:])
+
+
 def test_more_labels_than_there_are():
     with pytest.raises(UserError, match="--labels 400 needs 100"):
         few_labels(DATA.train, 400, 4, seed=0)

@@ -74,6 +74,10 @@ def make_classifier(plan: FitPlan, dataset: Dataset, *, weights: bool = True) ->
 def make_trainer(plan: FitPlan, dataset: Dataset, classifier: Classifier, compute: Compute) -> Trainer:
     """The loop over the training examples that the plan names."""
     run, train = plan.run, dataset.train
+    known = train.label >= 0
+    if not known.all():
+        chosen = train.take(known.nonzero().flatten())
+        train = Split(chosen["x"], chosen["label"])
     if run.labels:
         train = few_labels(train, run.labels, len(dataset.classes), run.seed)
     is_encoded = classifier.frozen and plan.augment == Augmentation() and not run.alternate_flip
