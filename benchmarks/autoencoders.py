@@ -55,10 +55,10 @@ DEEP = {
     "deep-30": Setting(
         "784-1000-500-250-30 and back, squared error",
         "autoencoder",
-        60,
+        50,
         words(
             "--encoder.code 30 --encoder.activation elu "
-            "--batch-size 500 --learning-rate 1e-3 --schedule cosine --warmup 0.05"
+            "--batch-size 250 --learning-rate 1e-3 --schedule cosine --warmup 0.05"
         ),
     ),
 }

@@ -142,8 +142,8 @@ def seconds(outcomes: Sequence[Outcome]) -> str:
 
 def threads_note(outcomes: Sequence[Outcome]) -> str:
     """How the runs computed."""
-    found = {(o.result["compute"], o.result["threads"]) for o in outcomes if o.result is not None}
-    return "Computed with " + "; ".join(f"{what}, {number} thread(s)" for what, number in sorted(found)) + "."
+    found = {str(o.result["compute"]) for o in outcomes if o.result is not None}
+    return "Computed with " + "; ".join(sorted(found)) + "."
 
 
 def code_scatter(encoder: Encoder, dataset: Dataset, title: str) -> Figure:

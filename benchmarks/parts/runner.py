@@ -114,7 +114,11 @@ def provenance(name: str) -> dict[str, Any]:
 
 
 def _run_all(name: str, module: ModuleType, options: BenchOptions, where: Places, console: Console) -> list[Outcome]:
-    threads = options.threads or _processors()
+    threads = options.threads or processors()
+    if hasattr(module, "preparations"):
+        first = execute(module.preparations(options), where.runs, jobs=options.jobs, threads=threads, console=console)
+        if failed := [outcome for outcome in first if outcome.result is None]:
+            raise UserError(f"{failed[0].run.name}, which runs of {name} begin with, failed: {failed[0].error}")
     runs = module.runs(options)
     console.print(f"{len(runs)} runs, {options.jobs} at once, in {where.runs}", markup=False, highlight=False)
     try:
@@ -124,7 +128,8 @@ def _run_all(name: str, module: ModuleType, options: BenchOptions, where: Places
         raise
 
 
-def _processors() -> int:
+def processors() -> int:
+    """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
