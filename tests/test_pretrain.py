@@ -20,14 +20,18 @@ from saccade.data import PUBLISHED, Dataset, Split
 from saccade.encoders import find_encoder, make_encoder
 from saccade.encoders.base import Stage
 from saccade.envs.errors import UserError
+from saccade.envs.options import EnvOptions
 from saccade.envs.spec import ObservationSpec
 from saccade.training import checkpoint, pretrain, reports
 from saccade.training.bundle import load_bundle
+from saccade.training.plan import default_plan as agent_plan
 from saccade.training.pretrain_arguments import default_plan
 from saccade.training.pretrain_plan import PretrainConfig, PretrainPlan, check
 from saccade.training.pretrain_presets import PRESETS
+from saccade.training.sources import trained_policy
 from saccade.training.stages import share_epochs
 from saccade.training.trackers import read_lines
+from saccade.training.train import train
 
 TWO_STAGES = """
 from dataclasses import dataclass
@@ -356,6 +360,40 @@ def test_pictures_show_examples_above_reconstructions(tmp_path, channels, stack)
 def test_vectors_have_no_pictures(vectors):
     dataset = data.load(vectors)
     assert list(reports.pictures(make_encoder("autoencoder", dataset.spec), dataset)) == []
+
+
+@pytest.fixture(scope="module")
+def player(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of an agent that has learned next to nothing."""
+    directory = tmp_path_factory.mktemp("player") / "run"
+    base = agent_plan("reinforce", "CartPole-v1", preset="none")
+    run = replace(base.run, steps=40, num_envs=2, evaluate_episodes=0, threads=1)
+    train(replace(base, run=run), directory, [])
+    return directory
+
+
+def test_frames_are_recorded_by_a_trained_agent(tmp_path, monkeypatch, player):
+    monkeypatch.setenv("SACCADE_DATA", str(tmp_path))
+    plan = plan_for("autoencoder", "env:CartPole-v1", epochs=1, frames=200, policy=str(player), step=2)
+    plan = replace(plan, learner_config=replace(plan.learner_config, hidden=(5,), code=2))
+    pretrain.pretrain(plan, tmp_path / "run", [])
+    card = load_bundle(tmp_path / "run").card["data"]
+    assert (card["frames"], card["policy"], card["step"]) == (200, str(player), 2)
+    policy = trained_policy(player, "CartPole-v1", EnvOptions(), 0)
+    again = trained_policy(player, "CartPole-v1", EnvOptions(), 0)
+    obs = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    actions = policy.act(obs)
+    assert policy.name == again.name
+    assert policy.name.startswith("reinforce-")
+    np.testing.assert_array_equal(actions, again.act(obs))
+    assert actions.shape == (50,)
+
+
+def test_who_cannot_play_for_a_recording(tmp_path, player):
+    with pytest.raises(UserError, match="plays CartPole-v1, not Acrobot-v1; take data env:CartPole-v1"):
+        trained_policy(player, "Acrobot-v1", EnvOptions(), 0)
+    with pytest.raises(UserError, match="is not a run directory"):
+        trained_policy(tmp_path, "CartPole-v1", EnvOptions(), 0)
 
 
 SMALL = ["--threads", "1", "--epochs", "1", "--batch-size", "20", "--encoder.hidden", "4", "--encoder.code", "2"]

@@ -25,7 +25,7 @@ from .plan import CONFIG_FILE
 from .pretrain_plan import PretrainPlan, check
 from .reports import VALIDATION, Reports, pictures
 from .serial import to_json
-from .sources import load_data
+from .sources import load_data, recording
 from .stages import learner_stages, only_these, share_epochs, stage_inputs
 from .trackers import Tracker
 from .train import RESULT_FILE, stop_signals
@@ -274,7 +274,7 @@ def _finish(going: _Run) -> dict[str, Any]:
         "machine": device.machine(),
     }
     card = {
-        "data": {"name": plan.data, "training examples": len(going.dataset.train)},
+        "data": {"name": plan.data, "training examples": len(going.dataset.train), **recording(plan)},
         "training": {"epochs": going.epochs, **to_json(run)},
         "settings": to_json(plan.learner_config),
         **{f"{name} loss": values for name, values in losses.items()},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +14,11 @@ from ..data import Dataset, Policy
 from ..encoders.base import Inputs
 from ..envs import make_env
 from ..envs.errors import UserError
+from ..envs.options import EnvOptions
 from . import checkpoint
 from .evaluate import load_agent, with_epsilon
 from .pretrain_plan import FRAMES, PretrainPlan
+from .serial import to_json
 
 RANDOM_SHARE = 0.05  # of the actions, where they are discrete: what is always the same teaches little
 
@@ -25,14 +28,28 @@ def load_data(plan: PretrainPlan) -> Dataset:
     run = plan.run
     if not plan.data.startswith(FRAMES):
         return data.load(plan.data, seed=run.seed)
-    policy = trained_policy(Path(run.policy), plan.data.removeprefix(FRAMES), run.seed) if run.policy else None
+    world = plan.data.removeprefix(FRAMES)
+    policy = trained_policy(Path(run.policy), world, plan.env_options, run.seed) if run.policy else None
     return data.load(
         plan.data, seed=run.seed, frames=run.frames, step=run.step, policy=policy, options=plan.env_options
     )
 
 
-def trained_policy(directory: Path, env_id: str, seed: int) -> Policy:
+def recording(plan: PretrainPlan) -> dict[str, Any]:
+    """What a card says of recorded data, beside their name; nothing for other data."""
+    if not plan.data.startswith(FRAMES):
+        return {}
+    run = plan.run
+    return {"frames": run.frames, "seed": run.seed, "step": run.step, "policy": run.policy or "random"} | {
+        f"env.{name}": value for name, value in to_json(plan.env_options).items() if value is not None
+    }
+
+
+def trained_policy(directory: Path, env_id: str, options: EnvOptions, seed: int) -> Policy:
     """The agent of run directory `directory`, greedy but for a share of random actions.
+
+    Args:
+        options: of the world in the recording.
 
     Raises:
         UserError: no trained agent there, or one of another world, with a memory, or behind a frozen encoder.
@@ -43,15 +60,17 @@ def trained_policy(directory: Path, env_id: str, seed: int) -> Policy:
         raise UserError(f"the agent in {directory} plays {plan.env}, not {env_id}; take data env:{plan.env}")
     if agent.initial_state(1):
         raise UserError(f"the agent in {directory} has a memory, and recordings need one without")
-    raw, seen = make_env(env_id, 1, plan.env_options), player.make_world(1)
-    specs = raw.spec, seen.spec.observation
-    raw.close()
+    shown, seen = make_env(env_id, 1, options), player.make_world(1)
+    spec, expected = shown.spec, seen.spec.observation
+    shown.close()
     seen.close()
-    if specs[0].observation != specs[1]:
+    if plan.encoder_use.encoder_mode == "frozen":
+        raise UserError(f"the agent in {directory} sees through a frozen encoder, so it cannot play for a recording")
+    if spec.observation != expected:
         raise UserError(
-            f"the agent in {directory} sees features of a frozen encoder, so it cannot play for a recording"
+            f"the agent in {directory} sees {expected.describe()}, and the recording would show "
+            f"{spec.observation.describe()}; give the --env options of its run"
         )
-    spec = specs[0]
     actor = with_epsilon(agent, spec, RANDOM_SHARE if spec.action.is_discrete else 0.0, seed)
 
     def act(obs: np.ndarray) -> np.ndarray:
