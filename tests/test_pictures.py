@@ -46,15 +46,32 @@ def size_of(content: bytes) -> tuple[int, int]:
     return Image.open(io.BytesIO(content)).size
 
 
-def test_a_grid_is_800_dots_wide_and_the_same_each_time():
+def test_a_grid_fits_the_page_and_is_the_same_each_time():
     tiles = np.random.default_rng(0).random((3, 10, 14, 14))
     texts = [str(n) for n in range(10)]
     files = [
         pictures.png(pictures.grid_figure(tiles, "a title", rows=["a", "b", "c"], columns=texts)) for _ in range(2)
     ]
-    assert size_of(files[0])[0] == 800
+    assert 600 <= size_of(files[0])[0] <= pictures.DOTS
     assert len(files[0]) <= pictures.MOST_BYTES
     assert files[0] == files[1]
+
+
+def test_pixels_of_a_grid_keep_their_values():
+    """Each is shown as a square of equal dots."""
+    tiles = np.random.default_rng(0).integers(0, 256, (2, 4, 9, 9)) / 255
+    shown = np.asarray(Image.open(io.BytesIO(pictures.png(pictures.grid_figure(tiles, "")))).convert("L"))
+    whole = (pictures.mosaic(tiles, gap=1) * 255).round()
+    scale = pictures.MOST_SCALE
+    left, top = 10, 30
+    square = shown[top : top + scale * whole.shape[0], left : left + scale * whole.shape[1]]
+    expected = whole.repeat(scale, 0).repeat(scale, 1)
+    assert np.abs(square.astype(float) - expected).max() <= 1
+
+
+def test_a_wide_grid_is_made_to_fit():
+    tiles = np.random.default_rng(0).random((2, 10, 84, 84))
+    assert size_of(pictures.png(pictures.grid_figure(tiles, "frames", rows=["original", "restored"])))[0] == 800
 
 
 def test_noise_in_colour_is_made_to_fit():

@@ -16,7 +16,8 @@ from PIL import Image
 Array = NDArray[np.floating]
 
 MOST_BYTES = 300_000  # of a PNG file
-WIDTH = 8.0  # inches, at 100 dots each
+DOTS = 800  # across a picture, at most
+MOST_SCALE = 8  # dots a pixel
 # Ten colours that people with any common colour vision tell apart (Petroff 2021, "Accessible color sequences for data
 # visualization", arXiv:2107.02270).
 COLOURS = (
@@ -82,19 +83,29 @@ def grid_figure(
     """
     gap = max(1, pictures.shape[3] // 14)
     whole = mosaic(pictures, gap, 0.0 if is_signed else GAP_GREY)
-    beside = (max(map(len, rows), default=0) + 3 * bool(labels[1])) * 0.075 + 0.15
-    width = min(WIDTH - beside, 0.95 * pictures.shape[1])  # a few columns need not fill the page
-    height = width * whole.shape[0] / whole.shape[1]
-    figure = Figure(figsize=(WIDTH, height + 0.45 + 0.25 * bool(columns) + 0.25 * bool(labels[0])), dpi=100)
-    figure.set_layout_engine("constrained")
-    axes = figure.add_subplot()
-    low = -1 if is_signed else 0
-    axes.imshow(whole, cmap="RdBu_r" if is_signed else "gray", vmin=low, vmax=1)
-    axes.set_title(title, fontsize=11)
+    left = 10 + 22 * bool(labels[1]) + 7 * max(map(len, rows), default=0)  # dots, as all that follows
+    below, above = 8 + 20 * bool(labels[0]), 30 + 18 * bool(columns)
+    size = _shown_size(whole, DOTS - left - 10)
+    width, height = max(left + size[0] + 10, min(DOTS, 30 + 7 * len(title))), above + size[1] + below
+    left += (width - left - size[0] - 10) // 2
+    figure = Figure(figsize=(width / 100, height / 100), dpi=100)
+    axes = figure.add_axes((left / width, below / height, size[0] / width, size[1] / height))
+    is_crisp = size[0] % whole.shape[1] == 0
+    low, interpolation = -1 if is_signed else 0, "nearest" if is_crisp else "antialiased"
+    axes.imshow(whole, "RdBu_r" if is_signed else "gray", vmin=low, vmax=1, interpolation=interpolation, aspect="auto")
+    figure.suptitle(title, fontsize=11, y=1 - 6 / height, va="top")
     _ticks(axes, pictures.shape, gap, rows, columns)
     axes.set_xlabel(labels[0], fontsize=9)
     axes.set_ylabel(labels[1], fontsize=9)
     return figure
+
+
+def _shown_size(whole: Array, most: int) -> tuple[int, int]:
+    """Dots across and down: a whole number for each pixel where two or more fit, for sharp edges and small files."""
+    scale = most / whole.shape[1]
+    if scale >= 2:
+        scale = min(int(scale), MOST_SCALE)
+    return round(whole.shape[1] * scale), max(1, round(whole.shape[0] * scale))
 
 
 def _ticks(axes: Axes, shape: tuple[int, ...], gap: int, rows: Sequence[str], columns: Sequence[str]) -> None:
@@ -110,9 +121,9 @@ def scatter_figure(
     points: Array, label: NDArray[np.integer], classes: Sequence[str], title: str, labels: tuple[str, str] = ("", "")
 ) -> Figure:
     """Points `[N, 2]`, coloured by `label` `[N]` (-1 = none) where there are `classes`, which the legend names."""
-    figure = Figure(figsize=(WIDTH, 6.4), dpi=100, layout="constrained")
+    figure = Figure(figsize=(DOTS / 100, 6.4), dpi=100, layout="constrained")
     axes = figure.add_subplot()
-    size = float(np.clip(6000 / max(len(points), 1), 4, 30))
+    size = float(np.clip(20_000 / max(len(points), 1), 6, 30))
     order = np.random.default_rng(0).permutation(len(points))  # so that no class lies on top of all others
     points, label = points[order], label[order]
     if not classes:

@@ -167,10 +167,16 @@ def _manifold(subject: Subject) -> Figure:
     return grid_figure(
         in_rows(decoded, MANIFOLD),
         f"{subject.name}: decoded from {MANIFOLD} × {MANIFOLD} codes, {how}",
-        rows=[f"{value:.2g}" for value in sides[1].flip(0)],
-        columns=[f"{value:.2g}" for value in sides[0]],
+        rows=_numbers(sides[1].flip(0)),
+        columns=_numbers(sides[0]),
         labels=("code 1", "code 2"),
     )
+
+
+def _numbers(values: Tensor) -> list[str]:
+    """As many decimals as tell neighbours apart."""
+    step = float(values.diff().abs().min().clamp(min=1e-6))
+    return [f"{value:.{max(0, math.ceil(-math.log10(step)))}f}" for value in values.tolist()]
 
 
 def _interpolation(subject: Subject) -> Figure:
