@@ -51,6 +51,23 @@ PRESETS: dict[str, Preset] = {
         agent_config={"learning_rate": 3e-3, "learning_rate_decay_steps": 300_000},
         run={"num_envs": 8, "steps": 300_000},
     ),
+    "cartpole-pixels": Preset(
+        "dqn",
+        "pixels/CartPole-v*",
+        "our own trials with small conv nets from scratch on frames of 40x40: 500 within 15,000 steps",
+        agent_config={
+            "learning_rate": 5e-4,
+            "n_step": 3,
+            "batch_size": 64,
+            "update_interval": 16,
+            "updates_per_interval": 8,
+            "target_interval": 100,
+            "epsilon_final": 0.04,
+            "epsilon_decay_steps": 8_000,
+            "hidden": (256,),
+        },
+        run={"num_envs": 4, "steps": 20_000},
+    ),
     "pendulum": Preset(
         "reinforce",
         "Pendulum-v*",

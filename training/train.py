@@ -214,7 +214,7 @@ def _finish(going: _Run, seconds: float) -> dict[str, Any]:
         "agent": plan.agent,
         "env": plan.env,
         "encoder": plan.encoder,
-        "encoder_use": asdict(plan.encoder_use) | {"bundle": plan.bundle},
+        "encoder_use": asdict(plan.encoder_use) | {"bundle": plan.bundle and Path(plan.bundle).name},
         "steps": going.position.steps,
         "seconds": round(seconds, 2),
         "steps_per_second": round(going.position.steps / seconds, 1),
