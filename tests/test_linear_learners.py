@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 import torch
 from saccade.agents.parts.optimisers import Optimisers
-from saccade.encoders import hebbian, linear, make_encoder
+from saccade.benchmarks import autoencoders as autoencoders_benchmark
+from saccade.benchmarks import features as features_benchmark
+from saccade.benchmarks import linear as linear_benchmark
+from saccade.benchmarks.parts import learners
+from saccade.benchmarks.parts.plan import BenchOptions
+from saccade.data import Dataset, Split
+from saccade.encoders import hebbian, linear, make_encoder, psd
 from saccade.encoders.parts.moments import Moments
 from saccade.envs.errors import SpecError, UserError
 from saccade.envs.spec import ObservationSpec
+from saccade.training.pretrain_arguments import parse_pretrain
 from sklearn.decomposition import PCA
 from torch import Tensor
 
@@ -161,3 +168,42 @@ def test_settings_that_make_no_sense(name: str, config: object, complaint: str):
 def test_tokens_are_refused(name: str):
     with pytest.raises(SpecError, match="not tokens"):
         make_encoder(name, ObservationSpec((5,), "int64", 0.0, 9.0, vocabulary=10))
+
+
+# the benchmarks of learners
+
+
+def test_the_angle_between_two_planes():
+    plane = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    slope = math.radians(30)
+    tilted = torch.tensor([[2.0, 0.0, 0.0], [5.0, 3 * math.cos(slope), 3 * math.sin(slope)]])
+    assert linear_benchmark.largest_angle(plane, tilted) == pytest.approx(30, abs=1e-4)
+    assert linear_benchmark.largest_angle(plane, plane.flip(0)) == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("benchmark", [linear_benchmark, autoencoders_benchmark, features_benchmark])
+def test_what_benchmarks_type_is_understood(benchmark):
+    options = BenchOptions(seeds=1)
+    if benchmark is features_benchmark:
+        runs = learners.pretraining(features_benchmark.LEARNERS, options, 1)
+    else:
+        runs = benchmark.runs(options)
+    for run in runs:
+        program, verb, name, *rest = run.arguments
+        assert (program, verb) == ("saccade", "pretrain")
+        plan = parse_pretrain(name, [*rest, "--seed", "3", "--threads", "1", "--out", "nowhere"]).plan
+        assert run.steps == plan.run.epochs * 55_000
+        encoder = make_encoder(name, ObservationSpec((1, 28, 28), "uint8", 0.0, 255.0), plan.learner_config)
+        assert len(encoder.stages()) <= plan.run.epochs
+
+
+def test_predicted_codes_are_judged_at_equal_sparsity():
+    """With the dictionary's own inverse as the predictor, codes are exact and as sparse as FISTA's."""
+    torch.manual_seed(0)
+    spec = ObservationSpec((1, 28, 28), "uint8", 0.0, 255.0)
+    images = torch.randint(0, 256, (40, 1, 28, 28), dtype=torch.uint8)
+    split = Split(images, torch.arange(40) % 10)
+    encoder = make_encoder("psd", spec, psd.Config(code=12, sparsity=0.5, depth=30)).eval()
+    _, found = features_benchmark.sparse_coding(encoder, Dataset("noise", spec, split, split, split))
+    assert found["excess_error"] == pytest.approx(0, abs=0.02)
+    assert 0 < found["active_units"] <= 12
