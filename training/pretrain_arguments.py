@@ -64,8 +64,8 @@ def default_plan(learner: str | None, data: str | None = None, preset: str | Non
     Raises:
         UserError: no learner, or an unknown learner or preset.
     """
-    chosen = None if preset in (None, NO_PRESET) else pretrain_preset(preset, learner)
-    learner = learner or (chosen and chosen.learner)
+    chosen = pretrain_preset(preset, learner) if preset and preset != NO_PRESET else None
+    learner = learner or (chosen.learner if chosen else None)
     if learner is None:
         raise UserError("name the learner first, as in `saccade pretrain autoencoder`; see `saccade list learners`")
     config = find_encoder(learner).Config(**(chosen.learner_config if chosen else {}))

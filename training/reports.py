@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..data import Dataset
@@ -68,6 +69,6 @@ def pictures(encoder: Encoder, dataset: Dataset) -> Iterator[tuple[str, bytes]]:
             yield "reconstructions", to_png(grid([shown(row, dataset.spec) for row in rows]))
         if callable(sample := getattr(encoder, "sample", None)):
             drawn = sample(COLUMNS * SAMPLE_ROWS, torch.Generator(device).manual_seed(0))
-            yield "samples", to_png(grid(shown(drawn, dataset.spec).reshape(SAMPLE_ROWS, COLUMNS, *drawn.shape[2:], 3)))
+            yield "samples", to_png(grid(np.split(shown(drawn, dataset.spec), SAMPLE_ROWS)))
     finally:
         encoder.train(was_training)
