@@ -58,7 +58,14 @@ def test_reports(name: str, tmp_path: Path):
         (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
         error = 0.01 + 0.01 * run.seed
         test = {"accuracy": 1 - error, "error": error, "low": error - 0.005, "high": error + 0.005}
-        result = {"test": test, "seconds": 10.0, "steps_per_second": 500.0, "threads": 1, "epochs": 3}
+        result = {
+            "test": test,
+            "seconds": 10.0,
+            "core_seconds": 9.0,
+            "steps_per_second": 500.0,
+            "threads": 1,
+            "epochs": 3,
+        }
         outcomes.append(Outcome(run, folder, result, ""))
     report = SUITES[name].report(outcomes, BenchOptions())
     assert report.tables[0].rows[0][1:3] == ("98.50 [98.00, 99.00]", "99.00, 98.00")

@@ -32,7 +32,7 @@ from .train import RESULT_FILE, stop_signals
 VALIDATION = "validation/error"
 TRAINING = "train/loss"
 BAR_SECONDS = 0.25  # between drawings of the progress bar
-_POSITION = ("examples", "seconds", "values")  # fields of `_Run` that a checkpoint holds
+_POSITION = ("examples", "seconds", "core_seconds", "values")  # fields of `_Run` that a checkpoint holds
 
 
 class Stopped(Exception):
@@ -56,6 +56,7 @@ class _Run:
     best: Best
     examples: int = 0  # read so far; they are what is counted as steps
     seconds: float = 0.0  # of updates, without judging
+    core_seconds: float = 0.0  # the processor's, over all threads: what updates cost where others use the machine, too
     values: dict[str, float] = field(default_factory=dict)  # of the last complete epoch
 
 
@@ -135,12 +136,14 @@ def _train(going: _Run, screens: list[Tracker] | None, resume_step: int | None) 
     try:
         with stop_signals() as stop:
             saved_at = shown_at = resumed_at = time.perf_counter()
+            worked = time.process_time()
             for is_last in () if going.best.is_over else trainer:
                 going.examples += trainer.batches.batch_size
                 if going.average is not None:
                     going.average.update(trainer.updates)
                 now = time.perf_counter()
                 going.seconds += now - resumed_at
+                going.core_seconds += time.process_time() - worked
                 if is_last:
                     _after_epoch(going, trackers)
                 elif now - shown_at > BAR_SECONDS:
@@ -154,7 +157,7 @@ def _train(going: _Run, screens: list[Tracker] | None, resume_step: int | None) 
                     raise Stopped(trainer.epoch + 1)
                 if going.best.is_over:
                     break
-                resumed_at = time.perf_counter()
+                resumed_at, worked = time.perf_counter(), time.process_time()
         return _finish(going, board)
     finally:
         for tracker in trackers:
@@ -231,6 +234,7 @@ def _finish(going: _Run, board: TensorBoard) -> dict[str, Any]:
         "epochs": going.trainer.epoch,
         "steps": going.examples,
         "seconds": round(going.seconds, 2),
+        "core_seconds": round(going.core_seconds, 2),
         "steps_per_second": round(going.examples / max(going.seconds, 1e-9), 1),
         "score": {"mean": round(100 * accuracy, 4), "what": "test accuracy in per cent"},
         **{name: judgement.to_json() for name, judgement in judged.items()},

@@ -42,7 +42,7 @@ def accuracy_table(title: str, groups: Mapping[str, FitGroup], outcomes: Sequenc
     for name, done in by_group(outcomes).items():
         group = groups[name]
         if not done:
-            rows.append((group.label, "all runs failed", "–", group.target, "–", "–", "–"))
+            rows.append((group.label, "all runs failed", "–", group.target, "–", "–", "–", "–"))
             continue
         tests = [outcome.result["test"] for outcome in done if outcome.result is not None]
         results = [outcome.result for outcome in done if outcome.result is not None]
@@ -55,6 +55,7 @@ def accuracy_table(title: str, groups: Mapping[str, FitGroup], outcomes: Sequenc
                 ", ".join(f"{100 * t['accuracy']:.2f}" for t in tests),
                 group.target,
                 number(statistics.median(r["seconds"] for r in results)),
+                number(statistics.median(r["core_seconds"] for r in results)),
                 number(statistics.median(r["steps_per_second"] for r in results)),
                 str(results[0]["threads"]),
             )
@@ -65,6 +66,7 @@ def accuracy_table(title: str, groups: Mapping[str, FitGroup], outcomes: Sequenc
         "of each seed",
         "aim",
         "seconds",
+        "core-seconds",
         "images/s",
         "threads",
     )
