@@ -23,7 +23,7 @@ MOST_SCALE = 8  # dots a pixel
 COLOURS = (
     "#3f90da", "#ffa90e", "#bd1f01", "#94a4a2", "#832db6", "#a96b59", "#e76300", "#b9ac70", "#717581", "#92dadd",
 )  # fmt: skip
-MARKERS = "os^Dv*PX"  # beyond ten classes, colours come again with the next marker
+MARKERS, EACH = "o^sDv*PX", 5  # so many classes with each marker: shapes tell like colours apart
 GAP_GREY = 0.55
 
 
@@ -143,16 +143,15 @@ def scatter_figure(
 
 
 def _coloured(axes: Axes, points: Array, label: NDArray[np.integer], classes: Sequence[str], size: float) -> None:
-    colours = np.array([COLOURS[number % len(COLOURS)] for number in range(len(classes))])
-    for turn in range(-(-len(classes) // len(COLOURS))):
-        some = (label >= 0) & (label // len(COLOURS) == turn)
+    for turn in range(-(-len(classes) // EACH)):
+        some = (label >= 0) & (label // EACH == turn)
         x, y = points[some].T
-        shown = colours[label[some]].tolist()
-        axes.scatter(x, y, s=size, c=shown, marker=MARKERS[turn % 8], alpha=0.65, linewidths=0)
+        shown = [COLOURS[number % len(COLOURS)] for number in label[some]]
+        axes.scatter(x, y, s=size, c=shown, marker=MARKERS[turn % len(MARKERS)], alpha=0.7, linewidths=0)
     for number, name in enumerate(classes):
         mine = points[label == number]
-        marker = MARKERS[number // len(COLOURS) % 8]
-        axes.scatter([], [], s=40, color=colours[number], marker=marker, linewidths=0, label=name)
+        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number // EACH % len(MARKERS)]
+        axes.scatter([], [], s=40, color=colour, marker=marker, linewidths=0, label=name)
         if len(mine) and len(classes) <= 20:
             text = axes.annotate(name, np.median(mine, axis=0), ha="center", va="center", fontsize=11, weight="bold")
             text.set_path_effects([withStroke(linewidth=3, foreground="white")])
