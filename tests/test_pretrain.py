@@ -339,12 +339,15 @@ def test_pictures_show_examples_above_reconstructions(tmp_path, channels, stack)
             assert not self.training
             return 1 - x / 255
 
+        def sample(self, count, generator):
+            return torch.arange(count).view(-1, 1, 1, 1).expand(count, channels, 20, 20) / (count - 1)
+
     spec = ObservationSpec((channels, 20, 20), "uint8", 0, 255, stack=stack)
     dataset = Dataset("some", spec, *(images(3, channels, 20) for _ in range(3)))
     encoder = Echo(1, 1)
-    [(name, png)] = reports.pictures(encoder, dataset)
+    (name, png), (other, samples) = reports.pictures(encoder, dataset)
     assert encoder.training
-    assert name == "reconstructions"
+    assert (name, other) == ("reconstructions", "samples")
     (tmp_path / "a.png").write_bytes(png)
     picture = imread(tmp_path / "a.png")[..., :3]
     times = math.ceil(200 / 42)
@@ -355,6 +358,9 @@ def test_pictures_show_examples_above_reconstructions(tmp_path, channels, stack)
     np.testing.assert_allclose(picture[:20, 22:42], seen.transpose(1, 2, 0), atol=1 / 255)
     np.testing.assert_allclose(picture[22:, 22:42], 1 - seen.transpose(1, 2, 0), atol=1 / 255)
     np.testing.assert_allclose(picture[20:22], 0.5, atol=1 / 255)
+    (tmp_path / "b.png").write_bytes(samples)
+    picture = imread(tmp_path / "b.png")[::2, ::2]  # 6 rows of 12, each pixel twice
+    np.testing.assert_allclose(picture[22 * 3 + 5, 22 * 7 + 5, :3], (3 * 12 + 7) / 71, atol=1 / 255)
 
 
 def test_vectors_have_no_pictures(vectors):

@@ -49,8 +49,8 @@ class Means:
     def state_dict(self) -> dict[str, Any]:
         return {"values": {n: torch.stack(v) for n, v in self._values.items()}, "weights": list(self._weights)}
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        self._values = {name: list(values.unbind()) for name, values in saved["values"].items()}
+    def load_state_dict(self, saved: dict[str, Any], device: str = "cpu") -> None:
+        self._values = {name: list(values.to(device).unbind()) for name, values in saved["values"].items()}
         self._weights = list(saved["weights"])
 
 
@@ -173,7 +173,7 @@ class Trainer:
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.optimiser.load_state_dict(saved["optimiser"])
         self.batches.load_state_dict(saved["batches"])
-        self.losses.load_state_dict(saved["losses"])
+        self.losses.load_state_dict(saved["losses"], self.compute.device)
         self.updates = saved["updates"]
 
 

@@ -153,6 +153,7 @@ def _train_stage(going: _Run, reports: Reports, stop: list[int]) -> None:
     train, validation = (
         stage_inputs(going.encoder, stage, part, going.compute.device) for part in (split.train, split.validation)
     )
+    validation = validation.to(going.compute.device)  # read after every epoch
     best, trainer = Best(run.patience), _trainer(going, stage, train)
     if going.saved is not None:
         with _explained(going.directory):

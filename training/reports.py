@@ -63,7 +63,8 @@ def pictures(encoder: Encoder, dataset: Dataset) -> Iterator[tuple[str, bytes]]:
     encoder.eval()
     try:
         if callable(reconstruct := getattr(encoder, "reconstruct", None)):
-            index = torch.arange(min(COLUMNS, len(dataset.validation)), device=dataset.validation.label.device)
+            count = len(dataset.validation)  # spread out: neighbours in a recording are alike
+            index = torch.linspace(0, count - 1, min(COLUMNS, count), device=dataset.validation.label.device).long()
             x = dataset.validation.take(index)["x"].to(device)
             rows = (x / 255, reconstruct(x))
             yield "reconstructions", to_png(grid([shown(row, dataset.spec) for row in rows]))
