@@ -120,14 +120,16 @@ def _ticks(axes: Axes, shape: tuple[int, ...], gap: int, rows: Sequence[str], co
 def scatter_figure(
     points: Array, label: NDArray[np.integer], classes: Sequence[str], title: str, labels: tuple[str, str] = ("", "")
 ) -> Figure:
-    """Points `[N, 2]`, coloured by `label` `[N]` (-1 = none) where there are `classes`, which the legend names."""
+    """Points `[N, 2]`, coloured by `label` `[N]` (-1 = none) where there are `classes`, which the legend names,
+    else by their order, in which recorded frames follow each other."""
     figure = Figure(figsize=(DOTS / 100, 6.4), dpi=100, layout="constrained")
     axes = figure.add_subplot()
     size = float(np.clip(20_000 / max(len(points), 1), 6, 30))
     order = np.random.default_rng(0).permutation(len(points))  # so that no class lies on top of all others
     points, label = points[order], label[order]
     if not classes:
-        axes.scatter(points[:, 0], points[:, 1], s=size, color=COLOURS[0], alpha=0.5, linewidths=0)
+        shown = axes.scatter(points[:, 0], points[:, 1], s=size, c=order, cmap="viridis", alpha=0.6, linewidths=0)
+        figure.colorbar(shown, ax=axes, label="position in the set", shrink=0.6, alpha=1.0)
     else:
         _coloured(axes, points, label, classes, size)
     axes.set_title(title, fontsize=11)

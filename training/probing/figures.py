@@ -130,7 +130,7 @@ def _codes(subject: Subject) -> Figure:
 def _embedding(subject: Subject, kind: str, count: int) -> Figure | None:
     part = subject.codes["test"]
     generator = torch.Generator().manual_seed(subject.seed)
-    rows = torch.randperm(len(part.x), generator=generator)[:count]
+    rows = torch.randperm(len(part.x), generator=generator)[:count].sort().values
     codes, label = part.x.cpu()[rows], part.label.cpu()[rows].numpy()
     if len(codes) < 10 or float(codes.std(0).max()) == 0:
         return None
@@ -220,7 +220,7 @@ def _samples(subject: Subject) -> Figure:
     generator = torch.Generator(subject.device).manual_seed(subject.seed)
     rows, columns = SAMPLES
     drawn: Tensor = subject.encoder.sample(rows * columns, generator)  # type: ignore[operator]
-    return grid_figure(in_rows(_pictures(subject, drawn), columns), f"{subject.name}: samples")
+    return grid_figure(in_rows(_pictures(subject, drawn), columns), f"{subject.name}: samples drawn from its prior")
 
 
 def _filters(subject: Subject) -> Figure | None:
