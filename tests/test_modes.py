@@ -368,6 +368,20 @@ def test_a_bundle_named_again_at_resumption_is_the_one_the_run_knows(bundle: Pat
     assert "has encoder" in capsys.readouterr().err
 
 
+def test_a_run_is_a_bundle_of_the_encoder_that_it_trained(bundle: Path, tmp_path: Path):
+    """The next run goes on from what the first has learned; a frozen encoder is passed on as it is."""
+    train(tiny(bundle, "finetune", 300), tmp_path / "first", trackers=[])
+    _, agent, _ = build(tiny(bundle, "finetune"), directory=tmp_path / "first")
+    agent.load_policy(checkpoint.load(tmp_path / "first" / "checkpoint")["agent"])
+    learned = {name.removeprefix("inner."): value for name, value in agent.network.encoder.state_dict().items()}
+    published = load_bundle(tmp_path / "first")
+    assert same(learned, dict(published.encoder.state_dict()))
+    assert not same(learned, dict(load_bundle(bundle).encoder.state_dict()))
+    assert published.card["trained in an agent"]["steps"] >= 300
+    train(tiny(tmp_path / "first", "frozen", 100), tmp_path / "second", trackers=[])
+    assert same(learned, dict(load_bundle(tmp_path / "second").encoder.state_dict()))
+
+
 # --- bad input
 
 

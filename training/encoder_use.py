@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from ..agents.base import Agent
 from ..agents.parts.compute import Compute
 from ..encoders import list_encoders, make_encoder
 from ..encoders.base import Encoder
-from ..encoders.parts.modes import Mode, Share, adapt, augments, shares
+from ..encoders.parts.modes import Adapted, Mode, Share, adapt, augments, shares
 from ..envs.base import VectorEnv
 from ..envs.errors import SpecError, UnknownNameError, UserError
 from ..envs.spec import ObservationSpec
+from .bundle import FOLDER as BUNDLE_FOLDER
 from .bundle import Bundle, is_bundle, load_bundle, read_card, save_bundle
 from .encoded import EncodedEnv
 
@@ -145,6 +146,20 @@ def keep(plan: Plan, env: VectorEnv, directory: Path) -> None:
         save_bundle(directory / FOLDER, *_load(plan, plan.bundle))
 
 
+def publish(plan: Plan, env: VectorEnv, agent: Agent, directory: Path, card: dict[str, Any]) -> None:
+    """Save the encoder as it is at the end of a run, so that the run directory counts as a bundle."""
+    encoder, spec = agent.network.encoder, env.spec.observation
+    if isinstance(env, EncodedEnv):
+        encoder, spec = env.encoder, env.env.spec.observation
+    elif isinstance(encoder, Adapted):
+        encoder = encoder.inner
+    assert isinstance(encoder, Encoder)
+    kept = directory / FOLDER
+    if is_bundle(kept):  # what it was trained to read first scales what it reads
+        spec = _load(plan, str(kept)).spec
+    save_bundle(directory / BUNDLE_FOLDER, plan.encoder, plan.encoder_config, spec, encoder, card)
+
+
 def _load(plan: Plan, bundle: str) -> Bundle:
     return load_bundle(bundle, None if plan.encoder in list_encoders() else plan.encoder)
 
@@ -174,6 +189,9 @@ def explain(plan: Plan, env: VectorEnv, agent: Agent) -> str:
         weights = f"weights from {plan.bundle}"
     what = WHAT[use.encoder_mode] + (f" times {use.encoder_weight:g}" if use.encoder_mode == "cotrain" else "")
     lines = [f"encoder {plan.encoder}: {weights}, {what}"]
+    encoder = agent.network.encoder
+    if isinstance(encoder, Adapted) and not encoder.weight and encoder.inner.window:
+        lines[0] += "; its own losses are off"
     if isinstance(env, EncodedEnv):
         seen = env.env.spec.observation.describe()
         lines.append(f"  the agent sees {env.spec.observation.size} features instead of {seen}")

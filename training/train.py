@@ -228,6 +228,9 @@ def _finish(going: _Run, seconds: float) -> dict[str, Any]:
         "commit": device.commit(),
         "machine": device.machine(),
     }
+    trained = {key: result[key] for key in ("agent", "env", "steps", "seed", "commit")}
+    trained |= {"mode": plan.encoder_use.encoder_mode, "score": None if score is None else score.mean}
+    encoder_use.publish(plan, going.env, going.agent, going.directory, {"trained in an agent": trained})
     path = going.directory / RESULT_FILE
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(result, indent=2) + "\n")
