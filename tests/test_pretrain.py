@@ -295,6 +295,15 @@ def test_without_patience_the_last_epoch_counts(tmp_path, vectors, climber):
     assert load_bundle(tmp_path / "run", climber).encoder.height.item() == pytest.approx(4.5)
 
 
+def test_other_data_are_noticed(tmp_path, vectors):
+    plan = plan_for("autoencoder", vectors, epochs=1)
+    plan = replace(plan, learner_config=replace(plan.learner_config, hidden=(5,), code=2))
+    pretrain.pretrain(plan, tmp_path / "run", [])
+    np.save(vectors, np.load(vectors) + 1)
+    with pytest.raises(UserError, match="holds other data than when the run"):
+        pretrain.resume(tmp_path / "run", epochs=2, trackers=[])
+
+
 def test_what_a_run_leaves_behind(tmp_path, vectors):
     plan = plan_for("autoencoder", vectors, epochs=2)
     plan = replace(plan, learner_config=replace(plan.learner_config, hidden=(5,), code=2))
@@ -311,7 +320,7 @@ def test_what_a_run_leaves_behind(tmp_path, vectors):
         error = (bundle.encoder.reconstruct(splits.test.x) - splits.test.x).square().sum(1).mean().item()
     assert result["losses"]["test"]["loss"] == pytest.approx(error, rel=1e-5)
     assert bundle.spec == splits.spec
-    assert bundle.card["data"] == {"name": vectors, "training examples": 180}
+    assert bundle.card["data"] == {"name": vectors, "training examples": 180, "seed": 0}
     assert bundle.card["test loss"] == result["losses"]["test"]
     [last] = [values for step, values in recorder.lines if step == 360 and values]
     assert last["validation/loss"] == pytest.approx(result["losses"]["validation"]["loss"])

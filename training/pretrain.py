@@ -25,7 +25,7 @@ from .plan import CONFIG_FILE
 from .pretrain_plan import PretrainPlan, check
 from .reports import VALIDATION, Reports, pictures
 from .serial import to_json
-from .sources import load_data, recording
+from .sources import fingerprint, load_data, provenance
 from .stages import learner_stages, only_these, share_epochs, stage_inputs
 from .trackers import Tracker
 from .train import RESULT_FILE, stop_signals
@@ -101,6 +101,8 @@ def resume(
     state = checkpoint.load(directory / "checkpoint")
     going = _build(plan, directory)
     with _explained(directory):
+        if state["data"] != fingerprint(going.dataset):
+            raise UserError(f"{plan.data} holds other data than when the run in {directory} began; start another run")
         going.encoder.load_state_dict(state["encoder"])
         going.saved = state["trainer"]
         for name in _POSITION:
@@ -239,6 +241,7 @@ def _save(going: _Run, trainer: dict[str, Any] | None) -> None:
     """Write a checkpoint that holds all a resumed run needs."""
     on_gpu = going.compute.device.startswith("cuda")
     state = {
+        "data": fingerprint(going.dataset),
         "encoder": going.encoder.state_dict(),
         "trainer": trainer,
         "torch_random": torch.get_rng_state(),
@@ -275,7 +278,7 @@ def _finish(going: _Run) -> dict[str, Any]:
         "machine": device.machine(),
     }
     card = {
-        "data": {"name": plan.data, "training examples": len(going.dataset.train), **recording(plan)},
+        "data": {"name": plan.data, "training examples": len(going.dataset.train), **provenance(plan)},
         "training": {"epochs": going.epochs, **to_json(run)},
         "settings": to_json(plan.learner_config),
         **{f"{name} loss": values for name, values in losses.items()},

@@ -52,6 +52,8 @@ def parse_pretrain(learner: str | None, words: list[str]) -> PretrainRequest:
         base = default_plan(learner, given.data, given.preset)
     options = _parse_options(base, given, words)
     plan = dataclasses.replace(base, **{section: getattr(options, section) for section in SECTIONS})
+    if plan.run.policy is not None:
+        plan = dataclasses.replace(plan, run=dataclasses.replace(plan.run, policy=str(Path(plan.run.policy).resolve())))
     check(plan)
     if given.resume:
         _refuse_changes(base, plan)

@@ -35,14 +35,22 @@ def load_data(plan: PretrainPlan) -> Dataset:
     )
 
 
-def recording(plan: PretrainPlan) -> dict[str, Any]:
-    """What a card says of recorded data, beside their name; nothing for other data."""
-    if not plan.data.startswith(FRAMES):
-        return {}
+def fingerprint(dataset: Dataset) -> str:
+    """Tells data sets apart by their sizes and by 64 examples, so that a resumed run notices other data."""
+    digest = hashlib.sha256(repr([dataset.spec, *map(len, (dataset.train, dataset.validation, dataset.test))]).encode())
+    index = torch.linspace(0, len(dataset.train) - 1, 64, device=dataset.train.label.device).long()
+    digest.update(dataset.train.take(index)["x"].cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def provenance(plan: PretrainPlan) -> dict[str, Any]:
+    """What a card says of the data, beside their name: of which draw they are, and how frames were recorded."""
     run = plan.run
-    return {"frames": run.frames, "seed": run.seed, "step": run.step, "policy": run.policy or "random"} | {
-        f"env.{name}": value for name, value in to_json(plan.env_options).items() if value is not None
-    }
+    found: dict[str, Any] = {"seed": run.seed}
+    if plan.data.startswith(FRAMES):
+        found |= {"frames": run.frames, "step": run.step, "policy": run.policy or "random"}
+        found |= {f"env.{name}": value for name, value in to_json(plan.env_options).items() if value is not None}
+    return found
 
 
 def trained_policy(directory: Path, env_id: str, options: EnvOptions, seed: int) -> Policy:
