@@ -48,7 +48,7 @@ DEEP = {
         "autoencoder",
         60,
         words(
-            "--encoder.code 2 --encoder.loss l2_norm --encoder.activation elu --encoder.batch-norm "
+            "--encoder.code 2 --encoder.loss l2_norm --encoder.activation relu --encoder.batch-norm "
             "--batch-size 250 --learning-rate 2e-3 --schedule cosine --warmup 0.05"
         ),
     ),

@@ -75,7 +75,10 @@ LEARNERS = {
         "predictive sparse decomposition, 256 units",
         "psd",
         10,
-        words("--encoder.code 256 --encoder.sparsity 0.5 --batch-size 250 --learning-rate 1e-3 --schedule cosine"),
+        words(
+            "--encoder.code 256 --encoder.sparsity 0.5 --encoder.depth 5 --encoder.direct 1 --encoder.iterations 15 "
+            "--batch-size 250 --learning-rate 3e-3 --schedule cosine"
+        ),
     ),
 }
 FINE_TUNING = words("--encoder-mode finetune --epochs 15 --batch-size 250 --learning-rate 1e-3 --schedule onecycle")

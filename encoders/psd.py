@@ -6,7 +6,9 @@ Kavukcuoglu, Ranzato & LeCun 2008 (arXiv:1010.3467): with a dictionary D of unit
 
 and D and F descend the same energy at that z. The predictor F is g tanh(W x + b) or with a sigmoid, as there, or the
 unrolled iterations of Gregor & LeCun 2010 (ICML, "Learning fast approximations of sparse coding", equation 4), whose
-codes have exact zeros. Inference is FISTA (Beck & Teboulle 2009, SIAM J. Imaging Sciences 2, 183, equations 4.1-4.3).
+codes have exact zeros. Beyond the papers, the predictor may also descend the energy of its own codes (`direct`): a
+small error of a code can be a large one of the reconstruction. Inference is FISTA (Beck & Teboulle 2009, SIAM J.
+Imaging Sciences 2, 183, equations 4.1-4.3).
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ class Config:
     code: int = 256  # columns of the dictionary
     sparsity: float = 0.5  # weight of the sum of absolute values of a code
     agreement: float = 1.0  # weight of the predictor's opinion while codes are inferred
+    direct: float = 0.0  # weight of the energy at the predicted codes, which the predictor then descends too
     predictor: PredictorName = "lista"  # tanh and sigmoid: one scaled layer; lista: unrolled shrinkage
     depth: int = 3  # lista: shrinkages after the first
     inference: Inference = "predict"  # how `encode` codes; fista: by minimising the energy without the predictor
@@ -118,7 +121,7 @@ class PredictiveSparse(FeedForward):
         return self.decode(self.encode(x))
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The three terms of the energy at the inferred codes, each `[N]`. The second has no gradient."""
+        """The three terms of the energy at the inferred codes, each `[N]`; the second has no gradient. And `direct`."""
         config = self.config
         x = self.scale(batch["x"]).flatten(1)
         predicted = self.predictor(x).float()
@@ -132,11 +135,16 @@ class PredictiveSparse(FeedForward):
                 target=predicted,
                 agreement=config.agreement,
             )
-        return {
+        losses = {
             "reconstruction": (x - (code @ self.dictionary.T).float()).square().sum(1),
             "sparsity": config.sparsity * code.abs().sum(1),
             "prediction": (code - predicted).square().sum(1),
         }
+        if config.direct:
+            restored = (predicted @ self.dictionary.detach().T).float()
+            own = (x - restored).square().sum(1) + config.sparsity * predicted.abs().sum(1)
+            losses["direct"] = config.direct * own
+        return losses
 
     def stages(self) -> Sequence[Stage]:
         return [Stage("psd", list(self.parameters()), self.loss)]
@@ -158,8 +166,8 @@ def build(config: Config, spec: ObservationSpec) -> PredictiveSparse:
             raise UserError(f"psd: unknown {name} {getattr(config, name)!r}; known: {', '.join(known)}")
     if config.code < 1 or config.depth < 0:
         raise UserError("psd: code must be positive and depth not negative")
-    if config.sparsity < 0 or config.agreement < 0:
-        raise UserError("psd: sparsity and agreement must not be negative")
+    if min(config.sparsity, config.agreement, config.direct) < 0:
+        raise UserError("psd: sparsity, agreement and direct must not be negative")
     if config.iterations < 1 or config.encode_iterations < 1:
         raise UserError("psd: iterations and encode_iterations must be positive")
     return PredictiveSparse(config, spec)
