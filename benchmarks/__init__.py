@@ -1,7 +1,8 @@
 """Benchmarks by name: one file each, run with `saccade bench NAME`.
 
 A benchmark file defines `kind` (one line) and either `measure(options) -> Report`, or `runs(options) -> list[Run]`,
-each a process of its own, and `report(outcomes, options) -> Report`.
+each a process of its own, and `report(outcomes, options) -> Report`; `preparations(options) -> list[Run]`, where there
+is one, names runs that must be through before the first of the others begins.
 """
 
 from __future__ import annotations

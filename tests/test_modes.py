@@ -34,7 +34,7 @@ from saccade.training.encoder_use import FOLDER, EncoderUse
 from saccade.training.evaluate import evaluate, evaluate_run, load_agent
 from saccade.training.plan import Plan, build, default_plan
 from saccade.training.train import resume, train
-from test_learning import QUICK
+from test_learning import QUICK, learn, score
 from test_training import same
 
 SPEC = ObservationSpec((6,), low=-1.0, high=1.0)
@@ -162,6 +162,15 @@ def test_fine_tuning_moves_what_the_agent_sees_with_and_nothing_else(agent: str,
     assert not {"loss/reconstruction", "loss/free_energy", "loss/contrast"} & metrics.keys()
 
 
+@every_agent
+def test_agents_learn_while_their_encoder_is_co_trained(agent: str):
+    torch.manual_seed(0)
+    spec = make_env("diagnostic/noisy", 1).spec.observation
+    encoder = adapt(BatchNormAutoencoder(spec), spec, "cotrain", weight=0.1)
+    going = learn(agent, "noisy", 600, encoder)
+    assert score(going, "noisy") > 0.8
+
+
 class Picked(FeedForward):
     """Features are some of the numbers that `noisy` was mixed of."""
 
@@ -282,11 +291,11 @@ def test_every_mode_goes_on_exactly_without_the_bundle_it_came_from(
 ):
     shutil.copytree(bundle, tmp_path / "trained")
     said: list[str] = []
-    plan = tiny(tmp_path / "trained", mode, 400, agent)
+    plan = tiny(tmp_path / "trained", mode, 240, agent)
     train(plan, tmp_path / "parts", trackers=[], say=said.append)
-    train(dataclasses.replace(plan, run=dataclasses.replace(plan.run, steps=800)), tmp_path / "whole", trackers=[])
+    train(dataclasses.replace(plan, run=dataclasses.replace(plan.run, steps=480)), tmp_path / "whole", trackers=[])
     shutil.rmtree(tmp_path / "trained")
-    result = resume(tmp_path / "parts", steps=800, trackers=[])
+    result = resume(tmp_path / "parts", steps=480, trackers=[])
     whole, parts = (checkpoint.load(tmp_path / name / "checkpoint") for name in ("whole", "parts"))
     whole.pop("seconds"), parts.pop("seconds")
     assert same(whole, parts)
