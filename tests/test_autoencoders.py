@@ -277,6 +277,17 @@ def test_the_dictionary_keeps_unit_columns_and_the_energy_is_the_papers(predicto
     torch.testing.assert_close(encoder.dictionary.norm(dim=0), torch.ones(9))
 
 
+def test_the_predictor_can_descend_its_own_energy():
+    encoder = make_encoder("psd", VECTOR, psd.Config(code=9, direct=2.0))
+    x = torch.randn(4, 6)
+    expected = 2 * sparse_coding.energy(x, encoder.dictionary, encoder.encode(x), 0.5)
+    direct = encoder.loss({"x": x})["direct"]
+    torch.testing.assert_close(direct, expected)
+    direct.sum().backward()
+    assert encoder.dictionary.grad is None  # it descends the energy of the inferred codes only
+    assert encoder.predictor.inputs.weight.grad.any()
+
+
 def test_psd_can_encode_by_inference():
     config = psd.Config(code=9, inference="fista", encode_iterations=400)
     encoder = make_encoder("psd", VECTOR, config).eval()
