@@ -134,6 +134,21 @@ def test_every_byte_survives_the_scaling(scaled: bool):
     torch.testing.assert_close(extractor(every / 255 if scaled else every), every.flatten(1) / 255)
 
 
+@pytest.mark.parametrize(
+    ("space", "order"),
+    [
+        (spaces.Box(0, 255, (5, 6), np.uint8), None),  # grey, without an axis of channels
+        (spaces.Box(0, 100, (5, 6, 3), np.uint8), (0, 3, 1, 2)),  # not what SB3 takes for an image
+        (spaces.Box(0, 255, (7,), np.uint8), None),
+    ],
+)
+def test_observations_that_sb3_leaves_as_they_are(space: spaces.Box, order: tuple[int, ...] | None):
+    raw = torch.from_numpy(np.random.default_rng(0).integers(0, 101, (2, *space.shape))).float()
+    expected = raw.permute(order) if order else raw
+    scale = 1.0 if len(space.shape) == 1 else 255.0
+    torch.testing.assert_close(EncoderExtractor(space, "flat", {})(raw), expected.flatten(1) / scale)
+
+
 def test_gradients_and_modes():
     space = spaces.Box(-1, 1, (4,), np.float32)
     for frozen in (False, True):

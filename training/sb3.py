@@ -30,6 +30,7 @@ from .encoder_use import find_bundle
 from .serial import from_json, to_json
 
 try:
+    from stable_baselines3.common.preprocessing import is_image_space
     from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 except ImportError as error:
     raise UserError(f"this needs Stable-Baselines3: pip install 'saccade[sb3]' ({error})") from error
@@ -100,16 +101,19 @@ class EncoderExtractor(BaseFeaturesExtractor):
         built = _build(encoder, config, trained_on, weights)
         super().__init__(observation_space, int(np.prod(built.feature_shape)))
         self.frozen = frozen
-        self.to_bytes = seen.dtype == "uint8"
-        self.factor = 255.0 if scaled_images and seen.is_image else 1.0
+        self.seen = seen
+        # SB3 transposes and scales what it takes for images; spaces with other bounds reach us as they are
+        self.factor = 255.0 if scaled_images and is_image_space(observation_space) else 1.0
+        self.is_transposed = len(seen.shape) == 3 and seen.shape != observation_space.shape
         for parameter in unreached(built, trained_on):  # what only its own losses train
             parameter.requires_grad_(False)
         self.encoder: Encoder = freeze(built) if frozen else built
 
     def forward(self, observations: Tensor) -> Tensor:
         """Observations `[N, ...]`, float32 as SB3 prepares them, to features, float32 `[N, D]`."""
-        x = observations
-        if self.to_bytes:  # exact: n / 255 times 255 rounds to n
+        x = observations.permute(0, 3, 1, 2) if self.is_transposed else observations
+        x = x.reshape(len(x), *self.seen.shape)
+        if self.seen.dtype == "uint8":  # exact: n / 255 times 255 rounds to n
             x = (x * self.factor).round().to(torch.uint8)
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             return self.encoder.read(x).flatten(1).float()
