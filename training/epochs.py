@@ -6,6 +6,7 @@ Nothing in it waits for the device: losses stay tensors until an epoch is over.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -185,8 +186,7 @@ def clocks(module: nn.Module) -> list[Tensor]:
 def means_of(losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The mean of each loss, float32 scalars, and their sum as "loss"."""
     means = {name: value.float().mean() for name, value in losses.items()}
-    total = torch.stack(list(means.values())).sum() if len(means) > 1 else next(iter(means.values()))
-    return means | {TOTAL: total}
+    return means | {TOTAL: functools.reduce(torch.add, means.values())}
 
 
 @torch.no_grad()

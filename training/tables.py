@@ -57,10 +57,12 @@ def show_pretrained(result: dict[str, Any], out: Path) -> None:
     for name, losses in result["losses"].items():
         parts = ", ".join(f"{part} {value:,.5g}" for part, value in losses.items() if part != "loss")
         rows[f"{name} loss"] = f"{losses['loss']:,.5g}" + (f" ({parts})" if len(losses) > 2 else "")
+    data = result["data"]
+    use = ["train", "dqn", "--env", data.removeprefix("env:")] if data.startswith("env:") else ["fit", data]
     rows |= {
         "watch it": shlex.join(["tensorboard", "--logdir", str(out)]),
         "judge it": shlex.join(["saccade", "probe", str(out)]),
-        "use it": shlex.join(["saccade", "train", "dqn", "--encoder", str(out)]),
+        "use it": shlex.join(["saccade", *use, "--encoder", str(out), "--encoder-mode", "finetune"]),
     }
     show_table(f"{result['learner']} on {result['data']}", rows)
 
