@@ -104,7 +104,7 @@ class EncoderExtractor(BaseFeaturesExtractor):
         self.seen = seen
         # SB3 transposes and scales what it takes for images; spaces with other bounds reach us as they are
         self.factor = 255.0 if scaled_images and is_image_space(observation_space) else 1.0
-        self.is_transposed = len(seen.shape) == 3 and seen.shape != observation_space.shape
+        self.is_transposed = len(observation_space.shape or ()) == 3 and seen.shape != observation_space.shape
         for parameter in unreached(built, trained_on):  # what only its own losses train
             parameter.requires_grad_(False)
         self.encoder: Encoder = freeze(built) if frozen else built
