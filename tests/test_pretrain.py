@@ -32,6 +32,7 @@ from saccade.training.sources import trained_policy
 from saccade.training.stages import share_epochs
 from saccade.training.trackers import read_lines
 from saccade.training.train import train
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 TWO_STAGES = """
 from dataclasses import dataclass
@@ -370,6 +371,26 @@ def test_pictures_show_examples_above_reconstructions(tmp_path, channels, stack)
     (tmp_path / "b.png").write_bytes(samples)
     picture = imread(tmp_path / "b.png")[::2, ::2]  # 6 rows of 12, each pixel twice
     np.testing.assert_allclose(picture[22 * 3 + 5, 22 * 7 + 5, :3], (3 * 12 + 7) / 71, atol=1 / 255)
+
+
+def test_a_run_on_images_draws_every_few_epochs(tmp_path, monkeypatch):
+    """Every second epoch, and after the last."""
+    splits = (images(count, 1, 20) for count in (40, 10, 10))
+    dataset = Dataset("some", ObservationSpec((1, 20, 20), "uint8", 0, 255), *splits)
+    monkeypatch.setattr(pretrain, "load_data", lambda plan: dataset)
+    plan = plan_for("vae", "some", epochs=5, picture_interval=2, precision="float32")
+    plan = replace(plan, learner_config=replace(plan.learner_config, hidden=(5,), latents=2))
+    screen = Recorder()
+    pretrain.pretrain(plan, tmp_path / "run", [screen])
+    events = EventAccumulator(str(tmp_path / "run"), size_guidance={"images": 0, "scalars": 0})
+    events.Reload()
+    for name in ("reconstructions", "samples"):
+        assert [event.step // 40 for event in events.Images(name)] == [2, 4, 5]
+        last = events.Images(name)[-1].encoded_image_string
+        assert last == (tmp_path / "run" / f"{name}.png").read_bytes()
+    assert [event.step // 40 for event in events.Scalars("validation/loss")] == [1, 2, 3, 4, 5]
+    encoder = load_bundle(tmp_path / "run").encoder
+    assert dict(reports.pictures(encoder, dataset))["samples"] == last  # the same each time
 
 
 def test_vectors_have_no_pictures(vectors):
