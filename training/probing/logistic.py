@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5)  # strong to weak; each fit starts where the one before it ended
+TOLERANCE, SEARCHING = 1e-7, 1e-5  # share of the loss that an iteration must gain: at last, and on the path
 PATIENCE = 2  # penalties in a row that are no better on validation before the search ends
 MOST_PRECONDITIONED = 2048  # features; beyond, decomposing their covariance costs more than it saves
 STEEPNESS = 0.1  # s of `Preconditioner`: below the bound of 1/2, as most examples are told apart with confidence
@@ -31,7 +32,7 @@ class Logistic(NamedTuple):
 
     def accuracy(self, x: Tensor, label: Tensor) -> float:
         """The share of `x` `[N, D]` whose likeliest class is `label` (int64 `[N]`)."""
-        return float((self.logits(x).argmax(1) == label).float().mean())
+        return int((self.logits(x).argmax(1) == label).sum()) / len(label)
 
 
 class Chosen(NamedTuple):
@@ -101,6 +102,7 @@ def fit_logistic(
     penalty: float,
     start: Logistic | None = None,
     preconditioner: Preconditioner | None = None,
+    tolerance: float = TOLERANCE,
 ) -> Logistic:
     """Minimise `loss_of` over weights and bias by full-batch L-BFGS (at most 200 iterations).
 
@@ -108,6 +110,7 @@ def fit_logistic(
         x: features, float32 `[N, D]`, standardised.
         label: int64 `[N]`, 0 to classes - 1.
         start: where to begin; None: at zero.
+        tolerance: it ends when one iteration gains a smaller share of the loss.
     """
     width, count = x.shape[1], len(x)
     target = F.one_hot(label, classes).to(x.dtype)
@@ -135,7 +138,7 @@ def fit_logistic(
         origin.flatten().double().cpu().numpy(),
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": 200, "ftol": 1e-7, "gtol": 1e-5},
+        options={"maxiter": 200, "ftol": tolerance, "gtol": 1e-5},
     )
     return unpack(found.x)
 
@@ -152,14 +155,15 @@ def choose_logistic(
     best: Chosen | None = None
     model, worse = None, 0
     for penalty in penalties:
-        model = fit_logistic(x, label, classes, penalty, model, preconditioner)
+        model = fit_logistic(x, label, classes, penalty, model, preconditioner, SEARCHING)
         accuracy = model.accuracy(*validation)
         if best is None or accuracy > best.validation:
             best, worse = Chosen(model, penalty, accuracy), 0
         elif (worse := worse + 1) == PATIENCE:
             break
     assert best is not None
-    return best
+    model = fit_logistic(x, label, classes, best.penalty, best.model, preconditioner)
+    return Chosen(model, best.penalty, model.accuracy(*validation))
 
 
 def draw_balanced(label: Tensor, classes: int, count: int, generator: torch.Generator) -> Tensor | None:

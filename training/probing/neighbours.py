@@ -93,9 +93,9 @@ def neighbour_accuracies(
         chosen = Neighbours(-1, 0, -1)
         for count in counts:
             right = vote(labels[:, :count], classes) == torch.cat([validation[1], test[1]])
-            on_validation = float(right[: len(validation[1])].float().mean())
+            on_validation = int(right[: len(validation[1])].sum()) / len(validation[1])
             if on_validation > chosen.validation:
-                on_test = float(right[len(validation[1]) :].float().mean())
+                on_test = int(right[len(validation[1]) :].sum()) / len(test[1])
                 chosen = Neighbours(on_test, count, on_validation)
         result[metric] = chosen
     return result
