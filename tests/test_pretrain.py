@@ -24,6 +24,7 @@ from saccade.envs.options import EnvOptions
 from saccade.envs.spec import ObservationSpec
 from saccade.training import checkpoint, pretrain, reports
 from saccade.training.bundle import load_bundle
+from saccade.training.matrix import list_learners
 from saccade.training.plan import default_plan as agent_plan
 from saccade.training.pretrain_arguments import default_plan
 from saccade.training.pretrain_plan import PretrainConfig, PretrainPlan, check
@@ -226,6 +227,26 @@ def test_stopped_anywhere_and_resumed_is_never_stopped(tmp_path, monkeypatch, ve
         assert_equal(state_of(directory), expected)
         steps = [line["step"] for line in read_lines(directory / "metrics.jsonl")]
         assert steps == [180 * epoch for epoch in range(1, 7)]
+
+
+SMALLER = {"hidden": (8,), "code": 4, "latents": 3, "features": 4, "k": 2, "k_start": 4}
+
+
+@pytest.mark.parametrize("learner", list_learners())
+def test_every_learner_resumes_exactly_and_leaves_a_bundle(tmp_path, monkeypatch, vectors, learner):
+    monkeypatch.setattr(reports, "BAR_SECONDS", 0.0)
+    plan = plan_for(learner, vectors, epochs=2)
+    config = plan.learner_config
+    plan = replace(plan, learner_config=replace(config, **{k: v for k, v in SMALLER.items() if hasattr(config, k)}))
+    pretrain.pretrain(plan, tmp_path / "whole", [])
+    with pytest.raises(pretrain.Stopped):
+        pretrain.pretrain(plan, tmp_path / "halves", [Recorder(180 + 60)])
+    pretrain.resume(tmp_path / "halves", trackers=[])
+    assert_equal(state_of(tmp_path / "halves"), state_of(tmp_path / "whole"))
+    x = data.load(vectors).test.x
+    codes = [load_bundle(tmp_path / name).encoder.read(x) for name in ("halves", "whole")]
+    assert torch.equal(*codes)
+    assert codes[0].isfinite().all()
 
 
 def test_a_longer_run_is_a_short_one_resumed(tmp_path, vectors):
