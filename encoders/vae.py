@@ -128,7 +128,7 @@ class Vae(FeedForward):
 
     @torch.no_grad()
     def log_likelihood(
-        self, x: Tensor, samples: int, generator: torch.Generator | None = None, rows: int = 4000
+        self, x: Tensor, samples: int, generator: torch.Generator | None = None, rows: int = 1000
     ) -> Tensor:
         """log p(x) in nats `[N]`, estimated from below with `samples` draws of each posterior.
 

@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from saccade.encoders import adversarial, make_encoder, wasserstein
-from saccade.encoders.parts.divergences import SCALES, Adversary, maximum_mean_discrepancy
+from saccade.encoders.parts.divergences import SCALES, Adversary, frechet_distance, maximum_mean_discrepancy
 from saccade.encoders.parts.matched import Matched
 from saccade.encoders.parts.priors import MODES, Prior, draw
 from saccade.envs.errors import SpecError, UserError
@@ -65,6 +66,16 @@ def test_discrepancy_of_equal_or_single_codes_has_a_finite_gradient():
         assert value.isfinite()
         assert codes.grad is not None
         assert codes.grad.isfinite().all()
+
+
+def test_frechet_distance_is_scipys():
+    generator = np.random.default_rng(0)
+    a, b = generator.normal(size=(50, 4)), generator.normal(size=(60, 4)) @ generator.normal(size=(4, 4)) + 1
+    cov_a, cov_b = np.cov(a.T), np.cov(b.T)
+    root = scipy.linalg.sqrtm(cov_a @ cov_b).real
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a + cov_b - 2 * root)
+    assert frechet_distance(torch.tensor(a), torch.tensor(b)) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(torch.tensor(a), torch.tensor(a)) == pytest.approx(0, abs=1e-6)
 
 
 def moved(module: Matched, loss: Tensor) -> set[str]:

@@ -82,3 +82,18 @@ class Adversary(nn.Module):
         weights = {name: weight.detach() for name, weight in self.named_parameters()}
         judged = functional_call(self, weights, (torch.cat([codes, condition], 1),))
         return {"adversary": F.softplus(-real) + F.softplus(false), "deceit": F.softplus(-judged)}
+
+
+def frechet_distance(a: Tensor, b: Tensor) -> float:
+    """Fréchet distance of two Gaussians fitted to features `[N, D]` and `[M, D]`.
+
+    |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) (Heusel et al. 2017, arXiv:1706.08500, eq. 6), in float64.
+    """
+    a, b = a.double(), b.double()
+    mean = a.mean(0) - b.mean(0)
+    cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
+    values, vectors = torch.linalg.eigh(cov_a)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    # C_a C_b and the symmetric C_a^(1/2) C_b C_a^(1/2) have the same eigenvalues
+    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
+    return float(mean @ mean + cov_a.trace() + cov_b.trace() - 2 * cross)

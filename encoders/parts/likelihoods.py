@@ -48,7 +48,7 @@ def binarise(x: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 
 def importance_weighted(
-    log_weights: Callable[[Tensor, int], Tensor], x: Tensor, samples: int, rows: int = 4000
+    log_weights: Callable[[Tensor, int], Tensor], x: Tensor, samples: int, rows: int = 1000
 ) -> Tensor:
     """log of the mean of `samples` importance weights, `[N]`: a lower bound of log p(x) in expectation that rises
     with `samples` (Burda et al. 2016, arXiv:1509.00519, eq. 8 and theorem 1).
