@@ -155,7 +155,8 @@ def _coloured(axes: Axes, points: Array, label: NDArray[np.integer], classes: Se
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number // EACH % len(MARKERS)]
         axes.scatter([], [], s=40, color=colour, marker=marker, linewidths=0, label=name)
         if len(mine) and len(classes) <= 20:
-            text = axes.annotate(name, np.median(mine, axis=0), ha="center", va="center", fontsize=11, weight="bold")
+            middle = mine[np.square(mine - np.median(mine, axis=0)).sum(1).argmin()]  # not between two heaps
+            text = axes.annotate(name, middle, ha="center", va="center", fontsize=11, weight="bold")
             text.set_path_effects([withStroke(linewidth=3, foreground="white")])
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9, handletextpad=0.2)
 
