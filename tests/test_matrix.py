@@ -60,7 +60,7 @@ def test_the_printed_matrix_gives_each_reason_once(capsys):
 
 def test_lists(capsys):
     assert main(["list", "presets"]) == 0
-    assert "deep-autoencoder-2d" in capsys.readouterr().out
+    assert "deep-2" in capsys.readouterr().out
     assert main(["list", "datasets"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert {"mnist", "cifar10", "env:ID", "PATH.npy"} <= {line.split()[0] for line in shown}

@@ -16,6 +16,7 @@ import torch
 from matplotlib.image import imread
 from saccade import data
 from saccade.__main__ import main
+from saccade.benchmarks import autoencoders, features, generative
 from saccade.data import PUBLISHED, Dataset, Split
 from saccade.encoders import find_encoder, make_encoder
 from saccade.encoders.base import Stage
@@ -26,7 +27,7 @@ from saccade.training import checkpoint, pretrain, reports
 from saccade.training.bundle import load_bundle
 from saccade.training.matrix import list_learners
 from saccade.training.plan import default_plan as agent_plan
-from saccade.training.pretrain_arguments import default_plan
+from saccade.training.pretrain_arguments import default_plan, parse_pretrain
 from saccade.training.pretrain_plan import PretrainConfig, PretrainPlan, check
 from saccade.training.pretrain_presets import PRESETS
 from saccade.training.sources import trained_policy
@@ -184,6 +185,17 @@ def test_presets_make_sense(name):
     encoder = make_encoder(plan.learner, spec, plan.learner_config)
     assert sum(share_epochs(encoder.stages(), plan.run.epochs)) == plan.run.epochs
     assert default_plan(preset.learner, "cifar10", name).data == "cifar10"
+
+
+BENCHMARKED = autoencoders.SETTINGS | features.LEARNERS | generative.SETTINGS
+
+
+@pytest.mark.parametrize("name", sorted(set(PRESETS) & set(BENCHMARKED)))
+def test_presets_are_what_the_benchmarks_measure(name):
+    """Where this fails after a benchmark's setting has changed, change the preset too."""
+    setting = BENCHMARKED[name]
+    words = ["--epochs", str(setting.epochs), *setting.options, "--picture-interval", "5"]
+    assert parse_pretrain(setting.learner, words).plan == default_plan(None, preset=name)
 
 
 def state_of(directory: Path) -> dict:

@@ -20,105 +20,107 @@ class PretrainPreset:
     run: dict[str, Any] = field(default_factory=dict)
 
 
-_GUESS = "the learner's defaults with a falling rate: a first guess, not tuned"
-_FALLING = {"schedule": "cosine", "warmup": 0.02}
+_FALLING = {"batch_size": 250, "schedule": "cosine"}
+_AUTOENCODERS, _FEATURES, _GENERATIVE = (
+    f"as measured by `saccade bench {name}`" for name in ("autoencoders", "features", "generative")
+)
+_LINEAR_FALL = {"batch_size": 250, "learning_rate": 2e-3, "schedule": "linear", "warmup": 0.02}
 
 PRESETS: dict[str, PretrainPreset] = {
-    "deep-autoencoder-2d": PretrainPreset(
+    "deep-2": PretrainPreset(
         "autoencoder",
         "mnist",
-        "Hinton & Salakhutdinov 2006 (784-1000-500-250-2), with batch normalisation for their pre-training",
-        {"hidden": (1000, 500, 250), "code": 2, "activation": "sigmoid", "batch_norm": True, "loss": "l2_norm"},
-        {"epochs": 200, "patience": 20},
+        _AUTOENCODERS,
+        {"code": 2, "loss": "l2_norm", "activation": "relu", "batch_norm": True},
+        {"epochs": 60, "learning_rate": 2e-3, "warmup": 0.05, **_FALLING},
     ),
-    "deep-autoencoder-30d": PretrainPreset(
+    "deep-30": PretrainPreset(
         "autoencoder",
         "mnist",
-        "Hinton & Salakhutdinov 2006 (784-1000-500-250-30), trained whole with a falling rate",
-        {"hidden": (1000, 500, 250), "code": 30, "activation": "elu"},
-        {"epochs": 200, "batch_size": 250, "learning_rate": 2e-3, **_FALLING},
+        _AUTOENCODERS,
+        {"code": 30, "activation": "elu"},
+        {"epochs": 50, "warmup": 0.05, **_FALLING},
     ),
-    "stacked-autoencoder": PretrainPreset(
+    "tied-300-150": PretrainPreset(
         "autoencoder",
         "mnist",
-        "784-300-150-300-784, tied, level by level, ELU, He, L2 1e-4, Adam 0.01, batch 150: a textbook's recipe",
+        f"{_AUTOENCODERS}; level by level",
         {
             "hidden": (300,),
             "code": 150,
             "activation": "elu",
             "code_activation": "elu",
-            "output": "linear",
             "tied": True,
             "greedy": True,
             "weight_decay": 1e-4,
+            "output": "linear",
         },
-        {"epochs": 15, "batch_size": 150, "learning_rate": 0.01},
+        {"epochs": 15, "batch_size": 150, "learning_rate": 2e-3, "schedule": "cosine"},
     ),
-    "denoising-stack": PretrainPreset(
+    "sda-3": PretrainPreset(
         "autoencoder",
         "mnist",
-        "SdA-3 of Vincent et al. 2010 (JMLR 11): three levels of 1000 sigmoid units, masking noise 25 %, cross-entropy",
+        f"{_FEATURES}; three denoising levels of Vincent et al. 2010 (JMLR 11)",
         {
             "hidden": (1000, 1000),
             "code": 1000,
             "activation": "sigmoid",
             "code_activation": "sigmoid",
-            "loss": "bernoulli",
-            "corruption": "masking",
-            "strength": 0.25,
             "tied": True,
             "greedy": True,
             "fine_tune": 0.0,
+            "loss": "bernoulli",
+            "corruption": "masking",
+            "strength": 0.25,
         },
-        {"epochs": 90},
+        {"epochs": 30, **_FALLING},
     ),
-    "k-sparse": PretrainPreset("sparse", "mnist", _GUESS, {"code": 1000, "k": 25}, {"epochs": 50, **_FALLING}),
-    "contractive": PretrainPreset("contractive", "mnist", _GUESS, {}, {"epochs": 50, **_FALLING}),
-    "sparse-coding": PretrainPreset("psd", "mnist", _GUESS, {}, {"epochs": 30, **_FALLING}),
+    "cae-2": PretrainPreset(
+        "contractive",
+        "mnist",
+        f"{_FEATURES}; two contractive levels of Rifai et al. 2011",
+        {"hidden": (1000,), "code": 1000, "penalty": 0.1},
+        {"epochs": 20, **_FALLING},
+    ),
+    "k-sparse": PretrainPreset("sparse", "mnist", _FEATURES, {"code": 1000, "k": 25}, {"epochs": 30, **_FALLING}),
+    "psd": PretrainPreset(
+        "psd",
+        "mnist",
+        _FEATURES,
+        {"code": 256, "sparsity": 0.5, "depth": 5, "direct": 1.0, "iterations": 15},
+        {"epochs": 10, "learning_rate": 3e-3, **_FALLING},
+    ),
     "vae-20": PretrainPreset(
         "vae",
         "mnist",
-        "784-500-500-20, ELU, Adam 0.001, batch 150, 50 epochs: a textbook's recipe",
+        "784-500-500-20, ELU, Adam 0.001, batch 150: a textbook's recipe, not tuned",
         {"hidden": (500, 500), "latents": 20, "activation": "elu"},
         {"epochs": 50, "batch_size": 150},
     ),
     "vae-50": PretrainPreset(
         "vae",
         "mnist",
-        "50 latents and bits drawn anew, as Burda et al. 2016 (arXiv:1509.00519), to be judged by their bound",
+        f"{_GENERATIVE}; bits drawn anew",
         {"latents": 50, "binarise": "dynamic"},
-        {"epochs": 200, **_FALLING},
+        {"epochs": 120, **_LINEAR_FALL, "batch_size": 500, "learning_rate": 4e-3},
     ),
-    "vae-2d": PretrainPreset(
-        "vae",
+    "vae-8": PretrainPreset("vae", "mnist", _GENERATIVE, {"latents": 8}, {"epochs": 30, **_LINEAR_FALL}),
+    "vae-2": PretrainPreset("vae", "mnist", _GENERATIVE, {"latents": 2}, {"epochs": 20, **_LINEAR_FALL}),
+    "aae": PretrainPreset(
+        "adversarial", "mnist", _GENERATIVE, {}, {"epochs": 30, **_LINEAR_FALL, "learning_rate": 1e-3}
+    ),
+    "aae-labels": PretrainPreset(
+        "adversarial",
         "mnist",
-        "convolutions and two latents, for pictures of the manifold",
-        {"architecture": "conv", "channels": (32, 64), "hidden": (32,), "latents": 2},
-        {"epochs": 30},
+        f"{_GENERATIVE}; a mixture of ten, told the labels",
+        {"prior": "mixture", "latents": 2, "labels": 10},
+        {"epochs": 20, **_LINEAR_FALL, "learning_rate": 1e-3},
     ),
-    "adversarial-mixture": PretrainPreset(
-        "adversarial", "mnist", _GUESS, {"prior": "mixture", "latents": 2}, {"epochs": 50}
-    ),
-    "wasserstein": PretrainPreset("wasserstein", "mnist", _GUESS, {}, {"epochs": 50, **_FALLING}),
-    "contrastive-digits": PretrainPreset("contrastive", "mnist", _GUESS, {}, {"epochs": 20, "batch_size": 256}),
-    "autoencoder-cartpole": PretrainPreset(
-        "autoencoder",
-        "env:pixels/CartPole-v1",
-        "for agents that see pixels/CartPole-v1",
-        {"architecture": "conv", "channels": (32, 64, 64), "code": 50},
-        {"epochs": 20},
-    ),
-    "vae-cartpole": PretrainPreset(
-        "vae",
-        "env:pixels/CartPole-v1",
-        "for agents that see pixels/CartPole-v1",
-        {"architecture": "conv", "channels": (32, 64, 64), "hidden": (256,), "latents": 32},
-        {"epochs": 20},
-    ),
+    "wae": PretrainPreset("wasserstein", "mnist", _GENERATIVE, {}, {"epochs": 30, **_LINEAR_FALL}),
     "temporal-cartpole": PretrainPreset(
         "temporal",
         "env:pixels/CartPole-v1",
-        "for agents that see pixels/CartPole-v1; three steps ahead as ATC (Stooke et al. 2021, arXiv:2009.08319)",
+        "three steps ahead as ATC (Stooke et al. 2021, arXiv:2009.08319); not tuned",
         {},
         {"epochs": 20, "batch_size": 256, "step": 3},
     ),
