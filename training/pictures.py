@@ -73,6 +73,7 @@ def grid_figure(
     columns: Sequence[str] = (),
     labels: tuple[str, str] = ("", ""),
     is_signed: bool = False,
+    fill: float = GAP_GREY,
 ) -> Figure:
     """Pictures `[R, C, H, W]` or `[R, C, H, W, 3]` in a grid.
 
@@ -80,9 +81,10 @@ def grid_figure(
         rows, columns: what each is, written beside and above it; empty: nothing.
         labels: of all columns (below) and of all rows (left).
         is_signed: values -1..1 from blue over white to red; else 0..1 from black to white.
+        fill: what lies between the pictures, on the same scale.
     """
     gap = max(1, pictures.shape[3] // 14)
-    whole = mosaic(pictures, gap, 0.0 if is_signed else GAP_GREY)
+    whole = mosaic(pictures, gap, fill)
     left = 10 + 22 * bool(labels[1]) + 7 * max(map(len, rows), default=0)  # dots, as all that follows
     below, above = 8 + 20 * bool(labels[0]), 30 + 18 * bool(columns)
     size = _shown_size(whole, DOTS - left - 10)

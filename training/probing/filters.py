@@ -75,13 +75,14 @@ def figure(filters: Filters, spec: ObservationSpec, title: str) -> Figure:
     if weight.shape[1] == 3:
         most = np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
         coloured = (0.5 + 0.5 * weight / np.maximum(most, 1e-12)).transpose(0, 2, 3, 1)
-        return grid_figure(in_rows(coloured, columns, 1.0), f"{title}; grey = 0")
+        return grid_figure(in_rows(coloured, columns, 1.0), f"{title}; grey = 0", fill=1.0)
     if weight.shape[1] > 1 and not filters.is_kernel:
         weight = weight[:, -(weight.shape[1] // spec.stack) :].mean(1, keepdims=True)  # of the last frame
         title += ", last frame"
     frames = weight.shape[1]
-    strips: Array = signed(np.concatenate([weight[:, frame] for frame in range(frames)], axis=2))
+    blank = np.zeros((len(weight), weight.shape[2], int(frames > 1)), weight.dtype)  # between two frames
+    strips: Array = signed(np.concatenate([part for f in range(frames) for part in (weight[:, f], blank)], axis=2))
     if frames > 1:
         columns = max(1, columns // frames)
         title += f", {frames} frames each, oldest left" if frames == spec.stack else f", {frames} channels each"
-    return grid_figure(in_rows(strips, columns, 0.0), f"{title}; blue < 0 < red", is_signed=True)
+    return grid_figure(in_rows(strips, columns, 0.0), f"{title}; blue < 0 < red", is_signed=True, fill=0.0)
