@@ -110,7 +110,16 @@ class Recipe:
 
 RECIPES: dict[tuple[str, str], Recipe] = {
     # logistic regression and the MLP 784-256-256-10 of the founding material, with a rate that falls
-    ("mnist", "flat"): Recipe({"epochs": 40, "optimizer": "sgd", "learning_rate": 0.5, "schedule": "cosine"}),
+    ("mnist", "flat"): Recipe(
+        {
+            "epochs": 20,
+            "batch_size": 200,
+            "optimizer": "sgd",
+            "learning_rate": 0.2,
+            "schedule": "cosine",
+            "precision": "float32",
+        }
+    ),
     ("mnist", "mlp"): Recipe(
         {"epochs": 20, "schedule": "onecycle", "learning_rate": 2e-3}, encoder_config={"hidden": (256, 256)}
     ),
