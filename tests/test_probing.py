@@ -81,11 +81,11 @@ def test_a_fit_may_start_at_another_ones_end():
 
 
 def test_standardised_features_have_mean_0_and_deviation_1_and_constants_vanish():
-    x = torch.randn(500, 3) * 5 + 100
-    x[:, 1] = 7
+    x = torch.randn(500, 4) * torch.tensor([5, 1, 1e6, 1e-6]) + torch.tensor([100.0, 0, 0, 0])
+    x[:, 1] = 0.7
     scaled = logistic.Scale.of(x)(x)
-    torch.testing.assert_close(scaled.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
-    torch.testing.assert_close(scaled.std(0, correction=0), torch.tensor([1.0, 0, 1]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(scaled.mean(0), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(scaled.std(0, correction=0), torch.tensor([1.0, 0, 1, 1]), atol=1e-4, rtol=0)
 
 
 def test_the_penalty_is_chosen_on_validation():

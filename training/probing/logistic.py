@@ -62,7 +62,7 @@ class Scale(NamedTuple):
     @classmethod
     def of(cls, x: Tensor) -> Scale:
         deviation, mean = torch.std_mean(x, 0, correction=0)
-        varies = deviation > 1e-6 * deviation.max().clamp(min=1e-30)
+        varies = deviation > 1e-6 * mean.abs() + 1e-30  # float32's rounding of a constant is no deviation
         return cls(mean, torch.where(varies, 1 / deviation.clamp(min=1e-30), 0))
 
     def __call__(self, x: Tensor) -> Tensor:
