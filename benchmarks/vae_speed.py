@@ -1,0 +1,129 @@
+"""Training speed of a dense VAE on MNIST, beside the pythae package's trainer on the same net, by turns."""
+
+from __future__ import annotations
+
+if __name__ == "__main__" and not __package__:
+    raise SystemExit("type instead: python -m saccade.benchmarks.vae_speed, or saccade bench vae_speed")
+
+import os
+import tempfile
+
+import torch
+
+from .. import data
+from ..agents.parts.compute import Compute
+from ..data import Batches, Split
+from ..encoders import vae
+from ..envs.errors import UserError
+from ..training import device
+from ..training.epochs import Trainer
+from ..training.optimise import Optimiser, groups_of
+from .parts.interleave import Advance, alternate
+from .parts.plan import BenchOptions
+from .parts.report import Report, Table, number
+
+kind = "images per second of a dense VAE in training on MNIST, batch 100, against the pythae package's trainer"
+
+BATCH, RATE, LATENTS, UNITS = 100, 1e-3, 16, 512  # 512 rectified units each way are what pythae builds by itself
+MUST, GOAL = 2.0, 4.0
+SHARE = 5000  # images that the other trainer reads in one of its epochs
+MISSING = "this benchmark needs the pythae package: pip install --no-deps pythae==0.1.2, and tqdm"
+
+
+def our_side(split: Split, threads: int) -> tuple[Advance, Compute]:
+    """What `saccade pretrain vae` does between two validations; and how it computes."""
+    spec = data.load("mnist").spec
+    compute = device.choose(spec, threads=threads)
+    torch.manual_seed(0)
+    learner = vae.build(vae.Config(hidden=(UNITS,), latents=LATENTS, activation="relu"), spec)
+    compute = device.settle(compute, learner)
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    compute.place(learner)
+    stage = learner.stages()[0]
+    trainer = Trainer(
+        learner,
+        stage.loss,
+        Optimiser(groups_of(learner, stage.parameters), learning_rate=RATE, compute=compute),
+        Batches(split, BATCH, 0, compute.device),
+        epochs=1_000_000,
+        compute=compute,
+        after_update=learner.after_update,
+    )
+    updates = iter(trainer)
+
+    def advance(images: int) -> int:
+        count = max(round(images / BATCH), 1)
+        torch.set_float32_matmul_precision(precision)  # of the process: the other side shall not have it
+        for _ in range(count):
+            next(updates)
+        trainer.losses.read()
+        torch.set_float32_matmul_precision("highest")
+        return count * BATCH
+
+    return advance, compute
+
+
+def their_side(split: Split, folder: str) -> Advance:
+    """pythae's own trainer with its own nets: `train_step`, its epoch without saving and validation."""
+    try:
+        from pythae.data.datasets import BaseDataset
+        from pythae.models import VAE, VAEConfig
+        from pythae.trainers import BaseTrainer, BaseTrainerConfig
+    except ImportError as error:
+        raise UserError(f"{MISSING} ({error})") from None
+    model = VAE(VAEConfig(input_dim=(1, 28, 28), latent_dim=LATENTS, reconstruction_loss="bce"))
+    config = BaseTrainerConfig(
+        output_dir=folder, per_device_train_batch_size=BATCH, learning_rate=RATE, no_cuda=True, num_epochs=1
+    )
+    images = BaseDataset(split.x[:SHARE].float() / 255, split.label[:SHARE])
+    trainer = BaseTrainer(model, images, training_config=config)
+    trainer.prepare_training()
+    trainer.callback_handler.callbacks.clear()  # progress bars and printing
+
+    def advance(images: int) -> int:
+        epochs = max(round(images / SHARE), 1)
+        for epoch in range(epochs):
+            trainer.train_step(epoch)
+        return epochs * SHARE
+
+    return advance
+
+
+def measure(options: BenchOptions) -> Report:
+    """Both sides by turns, with the same number of threads."""
+    threads = options.threads or os.cpu_count() or 1
+    split = data.load("mnist").train
+    ours, compute = our_side(split, threads)
+    with tempfile.TemporaryDirectory() as folder:
+        sides = {"saccade": ours, "pythae": their_side(split, folder)}
+        speeds = alternate(sides, rounds=options.rounds, seconds=options.slice_seconds, title="dense VAE")
+    ratio = speeds["saccade"].median / speeds["pythae"].median
+    rows = [
+        (
+            name,
+            number(speeds[name].median),
+            f"{number(speeds[name].low)} to {number(speeds[name].high)}",
+            number(speeds[name].median / speeds["pythae"].median),
+        )
+        for name in ("saccade", "pythae")
+    ]
+    plural = "s" * (threads > 1)
+    title = f"VAE 784-{UNITS}-{LATENTS}-{UNITS}-784, batch {BATCH}, {threads} thread{plural}, by turns"
+    notes = [
+        f"To reach: {MUST:g} times pythae, better {GOAL:g}. Same net, batch, rate, Adam and Bernoulli loss. Ours: "
+        f"{device.describe(compute)}. pythae: its trainer's own loop over a DataLoader, float32, progress bars and "
+        f"saving left out. {len(speeds['pythae'].slices)} slices each; the warm-up is not counted; the ratio is one of "
+        "medians.",
+    ]
+    return Report(
+        [Table(title, ("", "images/s (median)", "slices from to", "times pythae"), rows)],
+        notes,
+        {"speeds": {name: speed._asdict() for name, speed in speeds.items()}, "ratio": ratio, "threads": threads},
+    )
+
+
+if __name__ == "__main__":
+    from .parts.runner import command_line
+
+    command_line("vae_speed")
