@@ -34,6 +34,7 @@ TITLES = {
 SHOWN = 10  # examples in a row
 MOST_POINTS = 4000  # in a scatter of codes
 MANIFOLD = 15  # points a side
+PAIRS = 8  # of codes, between which there is a way
 SAMPLES = (8, 12)  # rows and columns
 WIDE = 50  # t-SNE reads at most so many principal components (van der Maaten & Hinton 2008, section 4.2: 30)
 
@@ -181,9 +182,10 @@ def _numbers(values: Tensor) -> list[str]:
 
 def _interpolation(subject: Subject) -> Figure:
     """From one example's code to another's in equal steps; the originals stand at both ends."""
-    positions = _examples(subject, 16)
+    positions = _examples(subject, 2 * PAIRS + 1)
     pairs = len(positions) // 2
-    first, last = positions[:pairs], positions[-pairs:].flip(0)
+    further = pairs + (subject.classes >= 2 and pairs % subject.classes == 0)  # of another class
+    first, last = positions[:pairs], positions.roll(-further)[:pairs]
     codes = subject.codes["test"].x
     ways = torch.linspace(0, 1, 9, device=codes.device).view(1, -1, 1)
     between = torch.lerp(codes[first].unsqueeze(1), codes[last].unsqueeze(1), ways)
