@@ -194,7 +194,7 @@ def manifold_figure(encoder: Encoder, side: int = 15) -> Figure:
         images = encoder.decode(codes).view(side, side, 28, 28)
     figure = Figure(figsize=(6, 6), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(images.permute(0, 2, 1, 3).reshape(side * 28, side * 28), cmap="gray_r", vmin=0, vmax=1)
+    axes.imshow(images.permute(0, 2, 1, 3).reshape(side * 28, side * 28).numpy(), cmap="gray_r", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=[])
     axes.set_title("two latents: what every place of the code means", fontsize=9)
     return figure
@@ -208,7 +208,7 @@ def samples_figure(pages: dict[str, Tensor]) -> Figure:
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.set_axis_off()
     for axes, (title, images) in zip(figure.axes, pages.items(), strict=False):
-        grid = images.view(8, 10, 28, 28).permute(0, 2, 1, 3).reshape(8 * 28, 10 * 28)
+        grid = images.view(8, 10, 28, 28).permute(0, 2, 1, 3).reshape(8 * 28, 10 * 28).numpy()
         axes.imshow(grid, cmap="gray_r", vmin=0, vmax=1)
         axes.set_title(title, fontsize=7)
     return figure
