@@ -22,12 +22,12 @@ from ..agents.parts.compute import Compute
 from ..data import Dataset, Split
 from ..encoders import find_encoder
 from ..encoders.parts.augment_images import Augmentation
-from ..training import device
+from ..training import checkpoint, device
 from ..training.bundle import is_bundle
 from ..training.classifier import Classifier, judge
 from ..training.fit_model import make_classifier, make_trainer
 from ..training.fit_plan import FitConfig, FitPlan
-from ..training.pretrain import pretrain
+from ..training.pretrain import pretrain, resume
 from ..training.pretrain_plan import PretrainConfig, PretrainPlan
 from .parts.plan import BenchOptions
 from .parts.report import Report, Table
@@ -107,12 +107,13 @@ def measure(options: BenchOptions) -> Report:
 
 def _pretrained(name: str, folder: Path, threads: int) -> Path:
     """The bundle of a learner, trained on all training images without their labels."""
-    if not is_bundle(folder):
-        learner = LEARNERS[name]
+    learner = LEARNERS[name]
+    if checkpoint.latest(folder / "checkpoint") is not None and not is_bundle(folder):
+        resume(folder, trackers=[])  # it was stopped on the way
+    elif not is_bundle(folder):
         config = find_encoder(learner.encoder).Config(**learner.settings)
-        pretrain(
-            PretrainPlan(learner.encoder, "mnist", PretrainConfig(threads=threads, **learner.run), config), folder, []
-        )
+        run = PretrainConfig(threads=threads, **learner.run)
+        pretrain(PretrainPlan(learner.encoder, "mnist", run, config), folder, [])
     return folder
 
 
