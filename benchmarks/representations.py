@@ -56,7 +56,8 @@ def learners(size: Size) -> dict[str, tuple[str, ...]]:
     conv = ("--encoder.architecture", "conv", *channels)
     return {
         "linear": ("--encoder.code", code),
-        "autoencoder": (*conv, "--encoder.code", code),
+        # squared error through a sigmoid learns nothing but black from such dark pictures
+        "autoencoder": (*conv, "--encoder.code", code, "--encoder.loss", "bernoulli"),
         "vae": (*conv, "--encoder.hidden", "--encoder.activation", "relu", "--encoder.latents", code),
         "contrastive": (*conv, "--encoder.hidden", "--encoder.features", code),
     }
