@@ -19,7 +19,9 @@ from torch import Tensor
 from ..data import Dataset
 from ..encoders.parts.sparse_coding import fista
 from ..encoders.psd import PredictiveSparse
+from ..envs.spec import ObservationSpec
 from ..training.bundle import FOLDER
+from ..training.grids import grid, shown
 from ..training.probing.logistic import Preconditioner, Scale, choose_logistic
 from .parts.learners import (
     Setting,
@@ -235,15 +237,13 @@ def _error(x: Tensor, code: Tensor, dictionary: Tensor) -> float:
 
 def filters(encoder: PredictiveSparse) -> Figure:
     """The columns of the dictionary as images."""
-    images = encoder.dictionary.detach().T.view(-1, 28, 28)
-    columns = 16
-    figure = Figure(figsize=(8, 8 * len(images) / columns / columns + 0.4), layout="constrained")
-    axes = figure.subplots(-(-len(images) // columns), columns)
-    for axis, image in zip(axes.flat, images, strict=False):
-        bound = float(image.abs().max())
-        axis.imshow(image.numpy(), cmap="gray", vmin=-bound, vmax=bound)
-    for axis in axes.flat:
-        axis.axis("off")
+    columns = encoder.dictionary.detach().T
+    images = (0.5 + 0.5 * columns / columns.abs().amax(1, keepdim=True)).view(-1, 1, 28, 28)
+    rows = [shown(part, ObservationSpec((1, 28, 28), "uint8")) for part in images.split(16)]
+    figure = Figure(figsize=(7, 7 * len(rows) / 16 + 0.4), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(grid(rows))
+    axes.axis("off")
     figure.suptitle("dictionary of predictive sparse decomposition", fontsize=9)
     return figure
 

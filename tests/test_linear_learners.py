@@ -12,17 +12,19 @@ from saccade.benchmarks import autoencoders as autoencoders_benchmark
 from saccade.benchmarks import features as features_benchmark
 from saccade.benchmarks import linear as linear_benchmark
 from saccade.benchmarks.parts import learners
-from saccade.benchmarks.parts.plan import BenchOptions
+from saccade.benchmarks.parts.plan import BenchOptions, Outcome, Run
 from saccade.data import Dataset, Split
 from saccade.encoders import hebbian, linear, make_encoder, psd
 from saccade.encoders.parts.moments import Moments
 from saccade.envs.errors import SpecError, UserError
 from saccade.envs.spec import ObservationSpec
+from saccade.training.bundle import save_bundle
 from saccade.training.pretrain_arguments import parse_pretrain
 from sklearn.decomposition import PCA
 from torch import Tensor
 
 SIZE, SPEC = 12, ObservationSpec((12,))
+DIGITS = ObservationSpec((1, 28, 28), "uint8", 0.0, 255.0)
 
 
 def examples(count: int = 2000) -> Tensor:
@@ -193,17 +195,70 @@ def test_what_benchmarks_type_is_understood(benchmark):
         assert (program, verb) == ("saccade", "pretrain")
         plan = parse_pretrain(name, [*rest, "--seed", "3", "--threads", "1", "--out", "nowhere"]).plan
         assert run.steps == plan.run.epochs * 55_000
-        encoder = make_encoder(name, ObservationSpec((1, 28, 28), "uint8", 0.0, 255.0), plan.learner_config)
+        encoder = make_encoder(name, DIGITS, plan.learner_config)
         assert len(encoder.stages()) <= plan.run.epochs
+
+
+def finished(folder, runs) -> list[Outcome]:
+    """Outcomes with bundles of encoders that have learned nothing."""
+    outcomes = []
+    for run in runs:
+        plan = parse_pretrain(run.arguments[2], [*run.arguments[3:], "--out", "nowhere"]).plan
+        encoder = make_encoder(plan.learner, DIGITS, plan.learner_config)
+        save_bundle(folder / run.name / "bundle", plan.learner, plan.learner_config, DIGITS, encoder, {})
+        result = {"seconds": 1.5, "compute": "cpu, 1 thread", "score": {"mean": 98.0}, "steps": 1}
+        outcomes.append(Outcome(run, folder / run.name, result, ""))
+    return outcomes
+
+
+def noise() -> Dataset:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (120, 1, 28, 28), dtype=torch.uint8, generator=generator)
+    split = Split(x, torch.arange(120) % 10)
+    return Dataset("noise", DIGITS, split, split, split, tuple("0123456789"))
+
+
+@pytest.mark.parametrize("benchmark", [linear_benchmark, autoencoders_benchmark])
+def test_reports_of_learners(benchmark, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "mnist", noise)
+    options = BenchOptions(seeds=1)
+    outcomes = finished(tmp_path, benchmark.runs(options))
+    outcomes[0] = outcomes[0]._replace(result=None, error="it failed")
+    report = benchmark.report(outcomes, options)
+    text = "".join(table.markdown() for table in report.tables)
+    assert all(setting.label in text for setting in list(benchmark.SETTINGS.values())[1:] if hasattr(setting, "label"))
+    assert len(report.data["measured"]) >= len(outcomes) - 1
+    for name, figure in report.figures.items():
+        figure.savefig(tmp_path / f"{name}.png")
+
+
+def test_the_report_of_features(tmp_path, monkeypatch):
+    """Both rounds of runs are stood in for; logistic regression and sparse codes are real, on noise."""
+    monkeypatch.setattr(features_benchmark, "mnist", noise)
+    rounds: list[list[Run]] = []
+
+    def execute(runs, *_: object, **__: object) -> list[Outcome]:
+        rounds.append(list(runs))
+        result = {"seconds": 2.0, "compute": "cpu", "score": {"mean": 98.5}, "steps": 1}
+        if len(rounds) == 1:
+            return finished(tmp_path, runs)
+        return [Outcome(run, tmp_path / run.name, result, "") for run in runs]
+
+    monkeypatch.setattr(features_benchmark, "execute", execute)
+    report = features_benchmark.measure(BenchOptions(seeds=1, threads=1, out=tmp_path))
+    assert [run.name for run in rounds[1]] == ["sda-3-tuned-seed0", "cae-2-tuned-seed0"]
+    words = list(rounds[1][0].arguments)
+    assert not words[words.index("--encoder") + 1].startswith("/")  # results name no machine's folders
+    assert report.data["test_error_percent"]["sda-3"] == [1.5]
+    assert 0 <= report.data["test_error_percent"]["k-sparse"][0] <= 100
+    assert report.data["sparse_coding"]["speedup"] > 0
+    assert "features-psd" in report.figures
 
 
 def test_predicted_codes_are_judged_at_equal_sparsity():
     """With the dictionary's own inverse as the predictor, codes are exact and as sparse as FISTA's."""
     torch.manual_seed(0)
-    spec = ObservationSpec((1, 28, 28), "uint8", 0.0, 255.0)
-    images = torch.randint(0, 256, (40, 1, 28, 28), dtype=torch.uint8)
-    split = Split(images, torch.arange(40) % 10)
-    encoder = make_encoder("psd", spec, psd.Config(code=12, sparsity=0.5, depth=30)).eval()
-    _, found = features_benchmark.sparse_coding(encoder, Dataset("noise", spec, split, split, split))
+    encoder = make_encoder("psd", DIGITS, psd.Config(code=12, sparsity=0.5, depth=30)).eval()
+    _, found = features_benchmark.sparse_coding(encoder, noise())
     assert found["excess_error"] == pytest.approx(0, abs=0.02)
     assert 0 < found["active_units"] <= 12
