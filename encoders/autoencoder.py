@@ -55,7 +55,7 @@ class Config:
     activation: Activation = "relu"  # of the hidden layers
     code_activation: UnitActivation = "linear"
     output: Output = "auto"  # of the decoder; auto: sigmoid where all elements are bounded
-    loss: Error = "squared"  # per example: squared error, its root, or Bernoulli cross-entropy
+    loss: Error = "squared"  # of an example; bernoulli sees small things on black, where the slope of squared vanishes
     corruption: Corruption = "none"  # of the input; what is reconstructed is the input before it
     strength: float = 0.25  # share of damaged elements, or the standard deviation of Gaussian noise
     tied: bool = False  # dense: the decoder uses the encoder's weights, transposed
