@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,7 +56,7 @@ def accuracy_table(title: str, groups: Mapping[str, FitGroup], outcomes: Sequenc
                 ", ".join(f"{100 * t['accuracy']:.2f}" for t in tests),
                 group.target,
                 number(statistics.median(r["seconds"] for r in results)),
-                number(statistics.median(r["core_seconds"] for r in results)),
+                number(statistics.median(r.get("core_seconds", math.nan) for r in results)),
                 number(statistics.median(r["steps_per_second"] for r in results)),
                 str(results[0]["threads"]),
             )
