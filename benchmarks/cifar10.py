@@ -34,7 +34,7 @@ def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
         "these figures compare with other systems on the same files, never with published ones.",
         "Trained on the first 45,000 training images, with the last 5,000 for validation. The founding material "
         "reports 92.3 % and 96.7 % for the first two nets, measured on training batches. Here test images are cropped "
-        "in the middle; for the quick net the logits of six views are averaged (mirrored, and moved by a pixel).",
+        "in the middle; for the quick net the logits of each image and its mirror image are averaged.",
     ]
     figures = {"cifar10": error_figure(GROUPS, outcomes, "CIFAR-10, validation error while training")}
     return Report([accuracy_table(title, GROUPS, outcomes)], notes, {}, figures)

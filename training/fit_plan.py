@@ -145,7 +145,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ),
     ("cifar10", "fastconv"): Recipe(
         {
-            "epochs": 10,
+            "epochs": 7,
             "batch_size": 512,
             "optimizer": "nesterov",
             "learning_rate": 0.5,
@@ -157,7 +157,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
             "head_scale": 0.125,
             "average": 0.9,
             "alternate_flip": True,
-            "views": "flip+shift",
+            "views": "flip",
         },
         {"shift": 2, "padding": "reflect"},
     ),
