@@ -121,7 +121,7 @@ class PredictiveSparse(FeedForward):
         return self.decode(self.encode(x))
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The three terms of the energy at the inferred codes, each `[N]`; the second has no gradient. And `direct`."""
+        """At the inferred codes, each `[N]`: error and sparsity as `energy`, and `prediction`. And `direct`."""
         config = self.config
         x = self.scale(batch["x"]).flatten(1)
         predicted = self.predictor(x).float()
@@ -135,9 +135,9 @@ class PredictiveSparse(FeedForward):
                 target=predicted,
                 agreement=config.agreement,
             )
+        error = (x - (code @ self.dictionary.T).float()).square().sum(1)
         losses = {
-            "reconstruction": (x - (code @ self.dictionary.T).float()).square().sum(1),
-            "sparsity": config.sparsity * code.abs().sum(1),
+            "energy": error + config.sparsity * code.abs().sum(1),
             "prediction": (code - predicted).square().sum(1),
         }
         if config.direct:
