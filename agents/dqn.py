@@ -183,7 +183,8 @@ class DQN(Agent):
         if self.encoder.window:
             auxiliary = self._auxiliary_losses()
             metrics = {f"loss/{name}": loss.detach() for name, loss in auxiliary.items()}
-            torch.autograd.backward([q, *auxiliary.values()], [gradient, *[None] * len(auxiliary)])
+            learned = [loss for loss in auxiliary.values() if loss.requires_grad]
+            torch.autograd.backward([q, *learned], [gradient, *[None] * len(learned)])
         else:
             q.backward(gradient)
         metrics["gradient_norm"] = self.optimisers.apply()
