@@ -25,7 +25,8 @@ Penalty = Literal["mmd", "adversary"]
 
 @dataclass(frozen=True)
 class Config(Matching):
-    penalty: Penalty = "mmd"
+    penalty: Penalty = "mmd"  # or an adversary, which wants a smaller weight
+    weight: float = 10.0  # of the divergence from the prior (section 4)
 
 
 class Wasserstein(Matched):

@@ -41,7 +41,7 @@ class Matching:
     initialisation: Initialisation = "he"  # of the weights; biases start at 0
     error: Error = "squared"  # per example: squared error, its root, or Bernoulli cross-entropy
     prior: Prior = "gaussian"  # of the code; mixture (ten Gaussians on a circle) and swiss_roll have 2 latents
-    weight: float = 10.0  # of the divergence between codes and prior beside the reconstruction
+    weight: float = 1.0  # of the divergence from the prior; an adversary drives codes away where it is 10 (digits)
     adversary_hidden: tuple[int, ...] = (500, 500)  # units of the adversary's layers
     adversary_rate: float = 0.5  # its learning rate, times the trainer's
 
