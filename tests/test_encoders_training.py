@@ -47,7 +47,7 @@ def test_same_seed_same_numbers(case: Case):
     ours, theirs = (encoder.state_dict() for encoder in pair)
     assert_same(ours, theirs, rtol=0, atol=0)
     different = case.build(seed=5).state_dict()
-    assert any(not torch.equal(different[name], value) for name, value in ours.items())
+    assert not ours or any(not torch.equal(different[name], value) for name, value in ours.items())
 
 
 @every_case
@@ -58,7 +58,8 @@ def test_a_copy_is_independent(case: Case):
     before = target(inputs, target.initial_state(B))[0].detach()
     advance(encoder, case.spec)
     assert_same(target(inputs, target.initial_state(B))[0], before, rtol=0, atol=0)
-    assert not torch.equal(encoder.eval()(inputs, encoder.initial_state(B))[0], before)
+    learns = any(True for _ in encoder.parameters())
+    assert torch.equal(encoder.eval()(inputs, encoder.initial_state(B))[0], before) != learns
 
 
 @every_case
