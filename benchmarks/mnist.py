@@ -36,7 +36,8 @@ def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
         "updates, augmentation included; judging and starting are not counted. The interval is Wilson's, over test "
         "images. The time budgets are for two cores: on one thread they are twice as many seconds.",
         "The recipe of logistic regression was chosen by validation error among seven, which differ in rate (0.1, 0.2, "
-        "0.5), weight decay, label smoothing, Adam, batch size and schedule. Before that, a run of 40 epochs at 0.5 in bfloat16 was judged on the test set, too: 92.25 %.",
+        "0.5), weight decay, label smoothing, Adam, batch size and schedule. Before that, a run of 40 epochs at 0.5 in "
+        "bfloat16 was judged on the test set, too: 92.25 %.",
     ]
     figures = {"mnist": error_figure(GROUPS, outcomes, "MNIST, validation error while training")}
     return Report([accuracy_table(title, GROUPS, outcomes)], notes, {}, figures)
