@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import dataclasses
 import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -21,7 +22,7 @@ from ..envs.errors import UnknownNameError, UserError
 from ..envs.options import EnvOptions
 from . import checkpoint
 from .encoder_use import MODES, bundle_path
-from .plan import Plan, RunConfig, check, default_plan
+from .plan import Plan, check, default_plan
 
 T = TypeVar("T")
 DEFAULT_ENV = "CartPole-v1"
@@ -95,7 +96,7 @@ def parse_train(agent: str | None, words: list[str]) -> Request:
     plan = dataclasses.replace(base, **{section: getattr(options, section) for section in SECTIONS})
     check(plan)
     if given.resume:
-        _refuse_changes(base, plan)
+        refuse_changes(base, plan, SECTIONS, CHANGEABLE)
     encoder = None if plan.bundle else given.encoder
     return Request(plan, options.out or _free_directory(plan), given.resume, encoder)
 
@@ -202,13 +203,21 @@ def _plan_to_resume(agent: str | None, out: str | None, env: str | None, encoder
     return plan
 
 
-def _refuse_changes(base: Plan, plan: Plan) -> None:
-    """A resumed run may be longer, or run on another machine; it learns what it learned, as it did."""
-    for section, prefix in SECTIONS.items():
+def refuse_changes(base: Any, plan: Any, sections: Mapping[str, str], changeable: Sequence[str]) -> None:
+    """A resumed run may be longer, or run on another machine; it learns what it learned, as it did.
+
+    Args:
+        sections: fields of the plans, with the prefix of their options.
+        changeable: fields of the section `run` that may differ.
+
+    Raises:
+        UserError: an option says otherwise than `base`, the plan of the run that is there.
+    """
+    for section, prefix in sections.items():
         before, after = getattr(base, section), getattr(plan, section)
         for field in dataclasses.fields(before):
             old, new = getattr(before, field.name), getattr(after, field.name)
-            if old != new and not (isinstance(before, RunConfig) and field.name in CHANGEABLE):
+            if old != new and not (section == "run" and field.name in changeable):
                 option = f"--{prefix}.{field.name}" if prefix else f"--{field.name}"
                 raise UserError(
                     f"the run was made with {option.replace('_', '-')} {old} and cannot go on with {new}; "
@@ -216,11 +225,14 @@ def _refuse_changes(base: Plan, plan: Plan) -> None:
                 )
 
 
-def _free_directory(plan: Plan) -> Path:
-    """Where a run goes that was told no --out."""
-    parts = (plan.agent, plan.env.split("/")[-1], Path(plan.encoder).stem, f"seed{plan.run.seed}")
+def free_directory(*parts: str) -> Path:
+    """Where a run goes that was told no --out: `runs/PART-PART...`, with a number behind it if that is there."""
     wanted = Path("runs") / "-".join(parts)
     found, number = wanted, 2
     while found.exists():
         found, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
     return found
+
+
+def _free_directory(plan: Plan) -> Path:
+    return free_directory(plan.agent, plan.env.split("/")[-1], Path(plan.encoder).stem, f"seed{plan.run.seed}")

@@ -13,7 +13,7 @@ import tyro
 from ..encoders import list_encoders
 from ..envs.errors import UserError
 from . import checkpoint
-from .arguments import parse
+from .arguments import free_directory, parse, refuse_changes
 from .bundle import load_bundle
 from .encoder_use import bundle_path, find_bundle
 from .fit_plan import CHANGEABLE, FitPlan, check, default_plan
@@ -58,7 +58,7 @@ def parse_fit(task: str | None, words: list[str]) -> FitRequest:
     plan = dataclasses.replace(base, **{section: getattr(options, section) for section in SECTIONS})
     check(plan)
     if given.resume:
-        _refuse_changes(base, plan)
+        refuse_changes(base, plan, SECTIONS, CHANGEABLE)
     return FitRequest(plan, options.out or _free_directory(plan), given.resume, word if is_own else None)
 
 
@@ -111,25 +111,6 @@ def _plan_to_resume(task: str | None, out: str | None, own: str | None) -> FitPl
     return plan
 
 
-def _refuse_changes(base: FitPlan, plan: FitPlan) -> None:
-    """A resumed run may run on another machine; it learns what it learned, as it did."""
-    for section, prefix in SECTIONS.items():
-        before, after = getattr(base, section), getattr(plan, section)
-        for field in dataclasses.fields(before):
-            old, new = getattr(before, field.name), getattr(after, field.name)
-            if old != new and not (section == "run" and field.name in CHANGEABLE):
-                option = f"--{prefix}.{field.name}" if prefix else f"--{field.name}"
-                raise UserError(
-                    f"the run was made with {option.replace('_', '-')} {old} and cannot go on with {new}; "
-                    "leave the option out, or start another run with another --out"
-                )
-
-
 def _free_directory(plan: FitPlan) -> Path:
     """Where a run goes that was told no --out."""
-    parts = (Path(plan.task).stem, Path(plan.bundle or plan.encoder).stem, f"seed{plan.run.seed}")
-    wanted = Path("runs") / "-".join(("fit", *parts))
-    found, number = wanted, 2
-    while found.exists():
-        found, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
-    return found
+    return free_directory("fit", Path(plan.task).stem, Path(plan.bundle or plan.encoder).stem, f"seed{plan.run.seed}")

@@ -14,7 +14,7 @@ from ..envs.errors import UnknownNameError, UserError
 from . import device as devices
 from .classifier import Views
 from .optimise import Rule, Schedule
-from .plan import CONFIG_FILE
+from .plan import CONFIG_FILE, read_config
 from .serial import from_json, to_json
 
 FitMode = Literal["scratch", "frozen", "finetune"]
@@ -78,13 +78,7 @@ class FitPlan:
         Raises:
             UserError: no such run there, or its settings are damaged or unknown.
         """
-        path = directory / CONFIG_FILE
-        try:
-            data = json.loads(path.read_text())
-        except FileNotFoundError:
-            raise UserError(f"{directory} is not a run directory: it has no {CONFIG_FILE}") from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read: {error}") from None
+        path, data = directory / CONFIG_FILE, read_config(directory)
         names = {field.name for field in dataclasses.fields(cls)}
         if not isinstance(data, dict) or set(data) != names:
             raise UserError(f"{path} is not of a run of `saccade fit`, which has {', '.join(sorted(names))}")

@@ -70,13 +70,7 @@ class Plan:
         Raises:
             UserError: no run there, or its settings are damaged or unknown.
         """
-        path = directory / CONFIG_FILE
-        try:
-            data = json.loads(path.read_text())
-        except FileNotFoundError:
-            raise UserError(f"{directory} is not a run directory: it has no {CONFIG_FILE}") from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read: {error}") from None
+        path, data = directory / CONFIG_FILE, read_config(directory)
         needed = {field.name for field in dataclasses.fields(cls)} - {"encoder_use", "bundle"}  # which came later
         missing = needed - set(data if isinstance(data, dict) else ())
         if missing:
@@ -99,6 +93,21 @@ class Plan:
             from_json(EncoderUse, data.get("encoder_use", {}), "encoder_use"),
             data.get("bundle"),
         )
+
+
+def read_config(directory: Path) -> Any:
+    """What `config.json` of a run directory holds, whatever kind of run it is of.
+
+    Raises:
+        UserError: no run there, or it cannot be read.
+    """
+    path = directory / CONFIG_FILE
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{directory} is not a run directory: it has no {CONFIG_FILE}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
 
 
 def default_plan(agent: str, env: str, encoder: str | None = None, preset: str = "auto") -> Plan:

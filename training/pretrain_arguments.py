@@ -13,7 +13,7 @@ import tyro
 from ..encoders import find_encoder, list_encoders
 from ..envs.errors import UserError
 from . import checkpoint
-from .arguments import PREFIXES, parse
+from .arguments import PREFIXES, free_directory, parse, refuse_changes
 from .pretrain_plan import CHANGEABLE, PretrainConfig, PretrainPlan, check
 from .pretrain_presets import pretrain_preset
 
@@ -56,7 +56,7 @@ def parse_pretrain(learner: str | None, words: list[str]) -> PretrainRequest:
         plan = dataclasses.replace(plan, run=dataclasses.replace(plan.run, policy=str(Path(plan.run.policy).resolve())))
     check(plan)
     if given.resume:
-        _refuse_changes(base, plan)
+        refuse_changes(base, plan, {section: PREFIXES[section] for section in SECTIONS}, CHANGEABLE)
     return PretrainRequest(plan, options.out or _free_directory(plan), given.resume, users)
 
 
@@ -117,25 +117,7 @@ def _plan_to_resume(learner: str | None, out: str | None, data: str | None, user
     return plan
 
 
-def _refuse_changes(base: PretrainPlan, plan: PretrainPlan) -> None:
-    """A resumed run may be longer, or run on another machine; it learns what it learned, as it did."""
-    for section in SECTIONS:
-        before, after = getattr(base, section), getattr(plan, section)
-        for field in dataclasses.fields(before):
-            old, new = getattr(before, field.name), getattr(after, field.name)
-            if old != new and not (section == "run" and field.name in CHANGEABLE):
-                option = f"--{PREFIXES[section]}.{field.name}" if PREFIXES[section] else f"--{field.name}"
-                raise UserError(
-                    f"the run was made with {option.replace('_', '-')} {old} and cannot go on with {new}; "
-                    "leave the option out, or start another run with another --out"
-                )
-
-
 def _free_directory(plan: PretrainPlan) -> Path:
     """Where a run goes that was told no --out."""
     parts = (Path(plan.learner).stem, Path(plan.data.split("/")[-1]).stem, f"seed{plan.run.seed}")
-    wanted = Path("runs") / "-".join(part.replace(":", "-") for part in parts)
-    found, number = wanted, 2
-    while found.exists():
-        found, number = wanted.with_name(f"{wanted.name}-{number}"), number + 1
-    return found
+    return free_directory(*(part.replace(":", "-") for part in parts))
