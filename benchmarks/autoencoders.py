@@ -46,7 +46,7 @@ DEEP = {
     "deep-2": Setting(
         "784-1000-500-250-2 and back, mean norm of the error",
         "autoencoder",
-        50,
+        100,
         words(
             "--encoder.code 2 --encoder.loss l2_norm --encoder.activation relu --encoder.batch-norm "
             "--batch-size 250 --learning-rate 2e-3 --schedule cosine --warmup 0.05"
@@ -55,7 +55,7 @@ DEEP = {
     "deep-30": Setting(
         "784-1000-500-250-30 and back, squared error",
         "autoencoder",
-        40,
+        100,
         words(
             "--encoder.code 30 --encoder.activation elu "
             "--batch-size 250 --learning-rate 1e-3 --schedule cosine --warmup 0.05"

@@ -139,7 +139,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ),
     ("cifar10", "fastconv"): Recipe(
         {
-            "epochs": 7,
+            "epochs": 10,
             "batch_size": 512,
             "optimizer": "nesterov",
             "learning_rate": 0.5,

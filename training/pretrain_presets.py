@@ -32,14 +32,14 @@ PRESETS: dict[str, PretrainPreset] = {
         "mnist",
         _AUTOENCODERS,
         {"code": 2, "loss": "l2_norm", "activation": "relu", "batch_norm": True},
-        {"epochs": 50, "learning_rate": 2e-3, "warmup": 0.05, **_FALLING},
+        {"epochs": 100, "learning_rate": 2e-3, "warmup": 0.05, **_FALLING},
     ),
     "deep-30": PretrainPreset(
         "autoencoder",
         "mnist",
         _AUTOENCODERS,
         {"code": 30, "activation": "elu"},
-        {"epochs": 40, "warmup": 0.05, **_FALLING},
+        {"epochs": 100, "warmup": 0.05, **_FALLING},
     ),
     "tied-300-150": PretrainPreset(
         "autoencoder",
