@@ -223,7 +223,7 @@ def _notes(judge: Judge) -> list[str]:
         "what is published, not to judge by: the training images themselves do not always win.",
         "FID: not the usual Inception features, but the 64 numbers before the classes of a small conv net trained on "
         f"MNIST from a fixed seed (test accuracy {judge.accuracy:.2%}): comparable within this table only.",
-        "The weight of the adversarial autoencoder's adversary was chosen in trials that were judged by this FID on the "
+        "The weight of the adversarial autoencoder's adversary was chosen in trials that this FID judged on the "
         "test images: its rows flatter it by what that choice was worth.",
     ]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 if __name__ == "__main__" and not __package__:
     raise SystemExit("type instead: python -m saccade.benchmarks.replay, or saccade bench replay")
 
+import contextlib
+import ctypes
 import gc
 import time
 from collections.abc import Callable, Iterator
@@ -53,7 +55,6 @@ def measure(options: BenchOptions) -> Report:
             )
         data[name] = measured
         del replay
-        gc.collect()
     title = f"Replay of {capacity:,} Atari transitions from {ENVS} environments; batches of {BATCH} stacks of 4 frames"
     table = Table(title, ("", "memory in GB (1e9 bytes)", "median ms per batch", "95th percentile ms"), rows)
     notes = [
@@ -94,11 +95,16 @@ def steps(count: int) -> Iterator[Step]:
 
 
 def resident_bytes() -> int:
-    """Memory that this process holds now.
+    """Memory that this process uses now.
+
+    What was freed is handed back to the system first: memory used again would otherwise look like none at all.
 
     Raises:
         UserError: the system does not tell.
     """
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
