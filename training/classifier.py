@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,40 +13,28 @@ from torch.nn import functional as F
 
 from ..agents.parts.compute import Compute
 from ..data import Split
-from ..encoders.base import Encoder, Group
+from ..encoders.base import Encoder
 from ..encoders.parts.augment_images import crop_images, pad_images
 from ..envs.errors import UserError
 from .epochs import in_order
+from .fit_plan import Views
+from .task import TaskModel, dense_head
 
-Views = Literal["one", "flip", "shift", "flip+shift"]
 _Z = 1.959964  # of a 95 % interval
 _EVALUATED = 500  # examples at a time
 
 
-class Classifier(nn.Module):
-    """Encoder, dense layers with ReLU, one output per class. A frozen encoder stays in eval mode, without gradient."""
+class Classifier(TaskModel):
+    """Encoder, dense layers with ReLU, one output per class."""
 
     def __init__(
         self, encoder: Encoder, classes: int, hidden: tuple[int, ...] = (), scale: float = 1.0, frozen: bool = False
     ):
         """`scale`: what the logits are multiplied with; below 1 the head is slower to be sure of itself."""
-        super().__init__()
-        self.encoder, self.scale, self.frozen = encoder, scale, frozen
-        layers: list[nn.Module] = []
-        inputs = math.prod(encoder.feature_shape)
-        for units in hidden:
-            layers += [nn.Linear(inputs, units), nn.ReLU()]
-            inputs = units
-        self.head = nn.Sequential(*layers, nn.Linear(inputs, classes))
-        if frozen:
-            encoder.requires_grad_(False)
+        super().__init__(encoder, frozen)
+        self.scale = scale
+        self.head = dense_head(math.prod(encoder.feature_shape), hidden, classes)
         self.train()
-
-    def train(self, mode: bool = True) -> Classifier:
-        super().train(mode)
-        if self.frozen:
-            self.encoder.eval()
-        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits `[N, classes]` of observations `[N, ...]`."""
@@ -54,26 +42,13 @@ class Classifier(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """Flat features `[N, D]` of observations `[N, ...]`."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+        with self.gradients_reach_encoder():
             return self.encoder.read(x).flatten(1)
 
     def classify(self, features: Tensor) -> Tensor:
         """Logits `[N, classes]` of features `[N, D]`."""
         logits = self.head(features)
         return logits if self.scale == 1 else logits * self.scale
-
-    def after_update(self) -> None:
-        if not self.frozen:
-            self.encoder.after_update()
-
-    def groups(self, encoder_rate: float) -> list[Group]:
-        """Who trains how: the encoder's own groups at `encoder_rate` times their rate, and the head."""
-        groups = [] if self.frozen else self.encoder.parameter_groups()
-        own = [
-            group._replace(name=f"encoder.{group.name}", learning_rate_factor=group.learning_rate_factor * encoder_rate)
-            for group in groups
-        ]
-        return [*own, Group("head", list(self.head.parameters()))]
 
 
 class Average:

@@ -110,12 +110,12 @@ def probe(words: list[str]) -> int:
 
 
 def download(words: list[str]) -> int:
-    from ..data import PUBLISHED
+    from ..data import DOWNLOADS
     from ..data import download as downloads
 
     if not words or _asks_for_help(words):
         print("usage: saccade download NAME, into the folder that SACCADE_DATA names, or else into the cache\n")
-        print_names({name: module.kind for name, module in PUBLISHED.items()})
+        print_names({name: module.kind for name, module in DOWNLOADS.items()})
         return 0
     for name in words:
         paths = downloads.download(name)

@@ -1,4 +1,4 @@
-"""One supervised run: an encoder, a head and labelled data become a run directory with a result and a bundle."""
+"""One supervised run: an encoder, a head and a task become a run directory with a result and a bundle."""
 
 from __future__ import annotations
 
@@ -12,25 +12,21 @@ from typing import Any
 
 import torch
 
-from .. import data
 from ..agents.parts.compute import Compute
-from ..data import Dataset
 from ..encoders.base import count_parameters
-from ..encoders.parts.augment_images import check_augmentation
 from ..envs.errors import UserError
 from . import checkpoint, device, fit_figures
 from .bundle import FOLDER, save_bundle
-from .classifier import Average, Classifier, judge
+from .classifier import Average
 from .epochs import Best, Trainer, require_finite
-from .fit_model import Alternating, make_classifier, make_trainer
 from .fit_plan import FitPlan, check
 from .plan import CONFIG_FILE
 from .serial import to_json
+from .task import Task, TaskModel
+from .tasks import find_task
 from .trackers import Console, JsonLines, TensorBoard, Tracker
 from .train import RESULT_FILE, stop_signals
 
-VALIDATION = "validation/error"
-TRAINING = "train/loss"
 BAR_SECONDS = 0.25  # between drawings of the progress bar
 _POSITION = ("examples", "seconds", "core_seconds", "values")  # fields of `_Run` that a checkpoint holds
 
@@ -48,8 +44,8 @@ class _Run:
 
     plan: FitPlan
     directory: Path
-    dataset: Dataset
-    classifier: Classifier
+    task: Task
+    model: TaskModel
     compute: Compute
     trainer: Trainer
     average: Average | None
@@ -92,7 +88,7 @@ def resume(directory: Path, encoder: str | None = None, trackers: list[Tracker] 
     state = checkpoint.load(directory / "checkpoint")
     going = _build(plan, directory, is_new=False)
     try:
-        going.classifier.load_state_dict(state["classifier"])
+        going.model.load_state_dict(state["model"])
         going.trainer.load_state_dict(state["trainer"])
         going.best.load_state_dict(state["best"])
         if going.average is not None:
@@ -104,33 +100,32 @@ def resume(directory: Path, encoder: str | None = None, trackers: list[Tracker] 
             torch.cuda.set_rng_state(state["device_random"], going.compute.device)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"the checkpoint in {directory} is not of the run in its {CONFIG_FILE}: {error}") from error
-    _note_epoch(going)
+    going.task.begin_epoch(going.trainer)
     return _train(going, trackers, resume_step=going.examples)
 
 
 def _build(plan: FitPlan, directory: Path, is_new: bool) -> _Run:
     check(plan)
-    run, dataset = plan.run, data.load(plan.task, seed=plan.run.seed)
-    if not dataset.classes:
-        raise UserError(f"{plan.task} has no labels, so there is nothing to fit; `saccade pretrain` learns without")
-    check_augmentation(plan.augment, dataset.spec.shape)
-    if (run.alternate_flip or run.views != "one") and not dataset.spec.is_image:
-        raise UserError("only images can be mirrored or moved: leave out --alternate-flip and --views")
+    run, task = plan.run, find_task(plan)
     compute = device.choose(
-        dataset.spec, device=run.device, precision=run.precision, threads=run.threads, compile=run.compile
+        task.spec,
+        device=run.device,
+        precision=run.precision,
+        threads=run.threads or task.threads,
+        compile=run.compile,
     )
-    classifier = make_classifier(plan, dataset, weights=is_new or run.encoder_mode == "frozen")
-    compute.place(classifier)
-    trainer = make_trainer(plan, dataset, classifier, compute)
-    average = Average(classifier, run.average) if run.average else None
-    return _Run(plan, directory, dataset, classifier, compute, trainer, average, Best(run.patience))
+    model = task.make_model(plan, weights=is_new or run.encoder_mode == "frozen")
+    compute.place(model)
+    trainer = task.make_trainer(plan, model, compute)
+    average = Average(model, run.average) if run.average else None
+    return _Run(plan, directory, task, model, compute, trainer, average, Best(run.patience))
 
 
 def _train(going: _Run, screens: list[Tracker] | None, resume_step: int | None) -> dict[str, Any]:
     run, trainer = going.plan.run, going.trainer
     if screens is None:
         total = trainer.total_updates * trainer.batches.batch_size
-        screens = [Console(total, unit="examples", shown=(VALIDATION, "validation error {:.2%}"))]
+        screens = [Console(total, unit=going.task.unit, shown=going.task.watched)]
     board = TensorBoard(going.directory, resume_step)
     trackers: list[Tracker] = [JsonLines(going.directory / "metrics.jsonl", resume_step), board, *screens]
     try:
@@ -172,24 +167,18 @@ def _after_epoch(going: _Run, trackers: list[Tracker]) -> None:
     require_finite(values, trainer.epoch)
     if trainer.epoch % run.validate_interval == 0 or trainer.updates == trainer.total_updates:
         with _averaged(going):
-            found = judge(going.classifier, going.dataset.validation, len(going.dataset.classes), going.compute)
-            values |= {VALIDATION: found.mistakes / found.examples, "validation/cross_entropy": found.cross_entropy}
-            going.best.update(values[VALIDATION], going.classifier)
+            found = going.task.judge(going.plan, going.model, "validation", going.compute)
+            values |= {f"validation/{name}": value for name, value in found.values.items()}
+            going.best.update(found.error, going.model)
     going.values = values | {"epoch": float(trainer.epoch), "examples_per_second": going.examples / going.seconds}
     for tracker in trackers:
         tracker.log(going.examples, going.seconds, going.values)
-    _note_epoch(going)
-
-
-def _note_epoch(going: _Run) -> None:
-    split = going.trainer.batches.split
-    if isinstance(split, Alternating):
-        split.epoch.fill_(going.trainer.epoch)
+    going.task.begin_epoch(trainer)
 
 
 @contextmanager
 def _averaged(going: _Run) -> Iterator[None]:
-    """While it lasts, the classifier holds its averaged weights, where there are any."""
+    """While it lasts, the model holds its averaged weights, where there are any."""
     if going.average is not None:
         going.average.swap()
     try:
@@ -203,7 +192,7 @@ def save(going: _Run) -> None:
     """Write a checkpoint that holds all a resumed run needs."""
     on_gpu = going.compute.device.startswith("cuda")
     state = {
-        "classifier": going.classifier.state_dict(),
+        "model": going.model.state_dict(),
         "trainer": going.trainer.state_dict(),
         "best": going.best.state_dict(),
         "average": None if going.average is None else going.average.state_dict(),
@@ -216,44 +205,39 @@ def save(going: _Run) -> None:
 
 def _finish(going: _Run, board: TensorBoard) -> dict[str, Any]:
     """Judge the final weights on the validation set and, for the first and only time, on the test set."""
-    plan, run, dataset, count = going.plan, going.plan.run, going.dataset, len(going.dataset.classes)
+    plan, run, task, model = going.plan, going.plan.run, going.task, going.model
     if going.average is not None:
         going.average.swap()
-    going.best.restore(going.classifier)
-    judged = {
-        name: judge(going.classifier, split, count, going.compute, run.views)
-        for name, split in (("validation", dataset.validation), ("test", dataset.test))
-    }
-    accuracy = judged["test"].to_json()["accuracy"]
+    going.best.restore(model)
+    validation = task.judge(plan, model, "validation", going.compute, is_final=True)
+    test = task.judge(plan, model, "test", going.compute, is_final=True)
     result = {
         "task": plan.task,
         "encoder": plan.encoder,
         "encoder_mode": run.encoder_mode,
         "bundle": plan.bundle,
-        "labels": run.labels or len(dataset.train),
         "epochs": going.trainer.epoch,
         "steps": going.examples,
         "seconds": round(going.seconds, 2),
         "core_seconds": round(going.core_seconds, 2),
         "steps_per_second": round(going.examples / max(going.seconds, 1e-9), 1),
-        "score": {"mean": round(100 * accuracy, 4), "what": "test accuracy in per cent"},
-        **{name: judgement.to_json() for name, judgement in judged.items()},
-        "views": run.views,
+        "score": task.score(test),
+        "validation": validation.report,
+        "test": test.report,
+        **task.facts(plan),
         "seed": run.seed,
-        "parameters": dict(zip(("training", "frozen"), count_parameters(going.classifier), strict=True)),
+        "parameters": dict(zip(("training", "frozen"), count_parameters(model), strict=True)),
         "compute": device.describe(going.compute),
         "threads": torch.get_num_threads(),
         "versions": device.versions(),
         "commit": device.commit(),
         "machine": device.machine(),
     }
-    card = {"task": plan.task, "mode": run.encoder_mode, "labels": result["labels"], "commit": result["commit"]}
-    card |= {"test": result["test"], "validation": result["validation"], "settings": to_json(run)}
-    save_bundle(
-        going.directory / FOLDER, plan.encoder, plan.encoder_config, dataset.spec, going.classifier.encoder, card
-    )
-    confusion, classes = judged["test"].confusion, dataset.classes
-    for name, path in fit_figures.draw(going.directory, going.classifier, dataset.spec, confusion, classes).items():
+    card = {"task": plan.task, "mode": run.encoder_mode, "commit": result["commit"], **task.facts(plan)}
+    card |= {"test": test.report, "validation": validation.report, "settings": to_json(run)}
+    save_bundle(going.directory / FOLDER, plan.encoder, plan.encoder_config, task.spec, model.encoder, card)
+    figures = task.figures(model, test, going.compute)
+    for name, path in fit_figures.save(figures, going.directory).items():
         board.picture(going.examples, name, path.read_bytes())
     path = going.directory / RESULT_FILE
     temporary = path.with_suffix(".tmp")

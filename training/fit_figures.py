@@ -17,18 +17,11 @@ from .trackers import read_lines
 MOST_FILTERS = 64  # that are drawn
 
 
-def draw(
-    directory: Path, model: nn.Module, spec: ObservationSpec, confusion: np.ndarray, classes: tuple[str, ...]
-) -> dict[str, Path]:
-    """Draw all that there is to show into `directory`; returns the paths by name."""
-    figures = {"confusion": confusion_figure(confusion, classes)}
-    if (filters := first_filters(model, spec)) is not None:
-        figures["filters"] = filter_figure(filters)
+def save(figures: dict[str, Figure], directory: Path) -> dict[str, Path]:
+    """Write the figures, and the learning curves of the run in `directory`, there; returns the paths by name."""
     records = read_lines(directory / "metrics.jsonl")
-    if records:
-        figures["curves"] = curves_figure(records)
     paths = {}
-    for name, figure in figures.items():
+    for name, figure in (figures | ({"curves": curves_figure(records)} if records else {})).items():
         paths[name] = directory / f"{name}.png"
         FigureCanvasAgg(figure).print_png(str(paths[name]), metadata={"Software": None})
     return paths

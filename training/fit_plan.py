@@ -12,12 +12,12 @@ from ..encoders import find_encoder
 from ..encoders.parts.augment_images import Augmentation
 from ..envs.errors import UnknownNameError, UserError
 from . import device as devices
-from .classifier import Views
 from .optimise import Rule, Schedule
 from .plan import CONFIG_FILE, read_config
 from .serial import from_json, to_json
 
 FitMode = Literal["scratch", "frozen", "finetune"]
+Views = Literal["one", "flip", "shift", "flip+shift"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ CHANGEABLE = ("device", "precision", "threads", "compile", "save_interval_second
 class FitPlan:
     """A supervised run's settings; `config.json` of its run directory holds one."""
 
-    task: str  # a data set with labels
+    task: str  # a data set with labels, or another of `tasks`
     encoder: str
     run: FitConfig
     augment: Augmentation

@@ -123,7 +123,7 @@ def find_data(directory: Path, name: str | None, options: ProbeOptions) -> Datas
         name = found.get("name") if isinstance(found, dict) else found
     if not isinstance(name, str):
         raise UserError(f"{directory} does not say what it was trained on; give --data NAME")
-    return datasets.load(name, seed=options.seed)
+    return datasets.load_examples(name, seed=options.seed)
 
 
 def _work(steps: list[Step]) -> dict[str, float]:

@@ -27,10 +27,10 @@ def load_data(plan: PretrainPlan) -> Dataset:
     """The data set that a plan names, as the run sees it."""
     run = plan.run
     if not plan.data.startswith(FRAMES):
-        return data.load(plan.data, seed=run.seed)
+        return data.load_examples(plan.data, seed=run.seed)
     world = plan.data.removeprefix(FRAMES)
     policy = trained_policy(Path(run.policy), world, plan.env_options, run.seed) if run.policy else None
-    return data.load(
+    return data.load_examples(
         plan.data, seed=run.seed, frames=run.frames, step=run.step, policy=policy, options=plan.env_options
     )
 

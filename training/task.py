@@ -1,0 +1,122 @@
+"""What a supervised run learns: a task makes the model, the loop over its examples, and the judgement.
+
+`fit` is one program for all of them; what differs between images with a class and sequences with answers is here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from matplotlib.figure import Figure
+from torch import nn
+
+from ..agents.parts.compute import Compute
+from ..encoders.base import Encoder, Group
+from ..envs.spec import ObservationSpec
+from .epochs import Trainer
+from .fit_plan import FitPlan
+
+SplitName = Literal["validation", "test"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How well a model does on a split."""
+
+    error: float  # what early stopping and the choice of settings look at; less is better
+    values: dict[str, float]  # logged after an epoch, "error" among them
+    report: dict[str, Any]  # goes into result.json
+    detail: Any = None  # whatever the task's pictures need
+
+
+class TaskModel(nn.Module):
+    """An encoder with something on top. A frozen encoder stays in eval mode, without gradient."""
+
+    def __init__(self, encoder: Encoder, frozen: bool = False):
+        super().__init__()
+        self.encoder, self.frozen = encoder, frozen
+        if frozen:
+            encoder.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> TaskModel:
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def gradients_reach_encoder(self) -> torch.set_grad_enabled:
+        """A context in which the encoder is called: without gradients where it is frozen."""
+        return torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen)
+
+    def after_update(self) -> None:
+        if not self.frozen:
+            self.encoder.after_update()
+
+    def groups(self, encoder_rate: float) -> list[Group]:
+        """Who trains how: the encoder's own groups at `encoder_rate` times their rate, and all the rest, "head"."""
+        groups = [] if self.frozen else self.encoder.parameter_groups()
+        own = [
+            group._replace(name=f"encoder.{group.name}", learning_rate_factor=group.learning_rate_factor * encoder_rate)
+            for group in groups
+        ]
+        encoders = {id(parameter) for parameter in self.encoder.parameters()}
+        rest: list[nn.Parameter] = [p for p in self.parameters() if id(p) not in encoders]
+        return [*own, Group("head", rest)]
+
+
+def dense_head(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequential:
+    """Dense layers with ReLU between them, and none behind the last."""
+    layers: list[nn.Module] = []
+    for units in hidden:
+        layers += [nn.Linear(inputs, units), nn.ReLU()]
+        inputs = units
+    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+
+
+class Task(ABC):
+    """Subclasses hold their data; a run holds one of them."""
+
+    spec: ObservationSpec  # of what the encoder reads, one step of it where there are sequences
+    unit: str = "examples"  # what is counted
+    threads: int = 0  # of torch, where the plan names no number; 0: as for agents that observe `spec`
+    watched: tuple[str, str] = ("validation/error", "validation error {:.2%}")  # in the progress bar
+
+    @abstractmethod
+    def make_model(self, plan: FitPlan, *, weights: bool) -> TaskModel:
+        """The model before training, drawn from the plan's seed.
+
+        Args:
+            weights: take the bundle's, where there is one, and fit to the data what is to be; False: a checkpoint will.
+
+        Raises:
+            UserError: the encoder or the bundle does not fit the data.
+        """
+
+    @abstractmethod
+    def make_trainer(self, plan: FitPlan, model: TaskModel, compute: Compute) -> Trainer:
+        """The loop over the training examples."""
+
+    @abstractmethod
+    def judge(
+        self, plan: FitPlan, model: TaskModel, split: SplitName, compute: Compute, *, is_final: bool = False
+    ) -> Judged:
+        """All of a split in eval mode; `is_final`: for the result, once, with all the plan asks for."""
+
+    @abstractmethod
+    def score(self, judged: Judged) -> dict[str, Any]:
+        """What a run is known by, from the test set: {"mean": a number, "what": in words}."""
+
+    def facts(self, plan: FitPlan) -> dict[str, Any]:
+        """More that result.json says of the run."""
+        return {}
+
+    def figures(self, model: TaskModel, judged: Judged, compute: Compute) -> dict[str, Figure]:
+        """Pictures of the judged test set and of the model, by name."""
+        return {}
+
+    def begin_epoch(self, trainer: Trainer) -> None:
+        """Called before the first batch of every epoch but the first, and after a resumption."""
+        return

@@ -1,0 +1,18 @@
+"""Which tasks there are to fit, and from a plan to its task."""
+
+from __future__ import annotations
+
+from .. import data
+from .fit_plan import FitPlan
+from .label_task import LabelTask
+from .task import Task
+
+
+def find_task(plan: FitPlan) -> Task:
+    """The task that the plan names, with its data loaded.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+        UserError: its files are absent or damaged, or the plan asks of it what it has not.
+    """
+    return LabelTask(plan, data.load(plan.task, seed=plan.run.seed))
