@@ -2,28 +2,57 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Literal, overload
 
-from ..envs.errors import UnknownNameError
+from ..envs.errors import UnknownNameError, UserError
 from ..envs.options import EnvOptions
 from ..envs.recorder import Policy, Recipe
-from . import arrays, cifar10, mnist
+from . import algorithmic, arrays, babi, cifar10, mnist, sequential
 from .base import Dataset, Split
 from .batches import Batches
+from .sequences import SequenceDataset, Sequences
 
-__all__ = ["PUBLISHED", "Batches", "Dataset", "Policy", "Split", "list_datasets", "load"]
+__all__ = [
+    "DOWNLOADS",
+    "PUBLISHED",
+    "SEQUENCES",
+    "Batches",
+    "Dataset",
+    "Policy",
+    "SequenceDataset",
+    "Sequences",
+    "Split",
+    "list_datasets",
+    "load",
+    "load_examples",
+]
 
-PUBLISHED = {"cifar10": cifar10, "mnist": mnist}  # modules with `kind`, `SOURCES` and `load()`
+PUBLISHED = {"cifar10": cifar10, "mnist": mnist}  # modules with `kind`, `SPEC`, `SOURCES` and `load()`
+DOWNLOADS = PUBLISHED | {"babi": babi}  # modules with `kind`, `SOURCES` and `load()`
 FRAMES = "what an environment shows, recorded on first use: env:ALE/Breakout-v5, env:pixels/CartPole-v1, any other id"
+SEQUENCES: dict[str, tuple[str, Callable[[], SequenceDataset]]] = {  # name -> one line, and how it is loaded
+    "babi": (babi.kind, babi.load),
+    **{name: (task.kind, partial(algorithmic.load, name)) for name, task in algorithmic.TASKS.items()},
+    **{name: (kind, partial(sequential.load, name)) for name, kind in sequential.KINDS.items()},
+}
+_BABI_TASK = re.compile(r"babi-(\d+)")
 _DEFAULTS = EnvOptions()
 
 
 def list_datasets() -> dict[str, str]:
     """Name (or the form of a name) -> one line."""
     published = {name: module.kind for name, module in PUBLISHED.items()}
-    return published | {"env:ID": FRAMES, "PATH.npy": arrays.kind}
+    sequences = {name: kind for name, (kind, _) in SEQUENCES.items()}
+    return published | sequences | {"env:ID": FRAMES, "PATH.npy": arrays.kind}
 
 
+@overload
+def load(name: Literal["cifar10", "mnist"]) -> Dataset: ...
+@overload
 def load(
     name: str,
     *,
@@ -32,7 +61,16 @@ def load(
     step: int = 1,
     policy: Policy | None = None,
     options: EnvOptions = _DEFAULTS,
-) -> Dataset:
+) -> Dataset | SequenceDataset: ...
+def load(
+    name: str,
+    *,
+    seed: int = 0,
+    frames: int = 50_000,
+    step: int = 1,
+    policy: Policy | None = None,
+    options: EnvOptions = _DEFAULTS,
+) -> Dataset | SequenceDataset:
     """The data set called `name`, from files under $SACCADE_DATA or in the cache. Nothing is downloaded.
 
     Args:
@@ -49,6 +87,10 @@ def load(
     """
     if name in PUBLISHED:
         return PUBLISHED[name].load()
+    if name in SEQUENCES:
+        return SEQUENCES[name][1]()
+    if task := _BABI_TASK.fullmatch(name):
+        return babi.load(int(task[1]))
     if name.endswith(".npy"):
         return arrays.load(Path(name), seed)
     if name.startswith("env:"):
@@ -57,3 +99,20 @@ def load(
         recipe = Recipe(name.removeprefix("env:"), options, policy.name if policy else "random", seed)
         return recorded.load(recipe, frames, step, policy)
     raise UnknownNameError("data set", name, list_datasets())
+
+
+def load_examples(
+    name: str,
+    *,
+    seed: int = 0,
+    frames: int = 50_000,
+    step: int = 1,
+    policy: Policy | None = None,
+    options: EnvOptions = _DEFAULTS,
+) -> Dataset:
+    """As `load`, for those who want single examples. Raises UserError, too, where there are only sequences."""
+    if name in SEQUENCES or _BABI_TASK.fullmatch(name):
+        raise UserError(f"{name} holds sequences, not single examples; `saccade fit` learns from them")
+    loaded = load(name, seed=seed, frames=frames, step=step, policy=policy, options=options)
+    assert isinstance(loaded, Dataset)
+    return loaded

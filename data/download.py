@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from ..envs.errors import UnknownNameError, UserError
-from . import PUBLISHED
+from . import DOWNLOADS
 from .files import VARIABLE, Source, home
 
 TIMEOUT_SECONDS = 30.0  # without any byte
@@ -32,13 +32,13 @@ def download(name: str) -> list[Path]:
         UnknownNameError: nothing that can be downloaded is called so.
         UserError: as `fetch`.
     """
-    if name not in PUBLISHED:
-        raise UnknownNameError("data set to download", name, PUBLISHED)
+    if name not in DOWNLOADS:
+        raise UnknownNameError("data set to download", name, DOWNLOADS)
     try:
-        PUBLISHED[name].load()
+        DOWNLOADS[name].load()
         return []
     except UserError:  # absent or damaged
-        return fetch(name, PUBLISHED[name].SOURCES, home())
+        return fetch(name, DOWNLOADS[name].SOURCES, home())
 
 
 def fetch(dataset: str, sources: Sequence[Source], folder: Path) -> list[Path]:
