@@ -16,6 +16,7 @@ from ..encoders import make_encoder
 from ..encoders.base import Encoder
 from ..encoders.parts.augment_images import Augmentation, augment, flip_where
 from ..envs.errors import SpecError, UserError
+from ..envs.spec import ObservationSpec
 from .bundle import load_bundle
 from .classifier import Classifier, few_labels
 from .epochs import Trainer, in_order
@@ -64,7 +65,7 @@ def make_classifier(plan: FitPlan, dataset: Dataset, *, weights: bool = True) ->
     torch.manual_seed(run.seed)
     encoder = make_encoder(plan.encoder, dataset.spec, plan.encoder_config)
     if weights and plan.bundle is not None and run.encoder_mode != "scratch":
-        _take_weights(encoder, plan, dataset)
+        take_weights(encoder, plan, dataset.spec)
     elif weights and isinstance(encoder, FitsToData):
         encoder.fit_to(dataset.train.take(torch.arange(min(LOOKED_AT, len(dataset.train))))["x"])
     frozen = run.encoder_mode == "frozen"
@@ -115,9 +116,15 @@ def make_trainer(plan: FitPlan, dataset: Dataset, classifier: Classifier, comput
     )
 
 
-def _take_weights(encoder: Encoder, plan: FitPlan, dataset: Dataset) -> None:
+def take_weights(encoder: Encoder, plan: FitPlan, spec: ObservationSpec) -> None:
+    """Give `encoder` the weights of the plan's bundle.
+
+    Raises:
+        SpecError: the bundle's encoder reads something else than `spec`.
+        UserError: the weights are those of other settings.
+    """
     assert plan.bundle is not None
-    trained, spec = load_bundle(plan.bundle), dataset.spec
+    trained = load_bundle(plan.bundle)
     if (trained.spec.shape, trained.spec.dtype, trained.spec.vocabulary) != (spec.shape, spec.dtype, spec.vocabulary):
         raise SpecError(
             f"the encoder in {plan.bundle} was trained on {trained.spec.describe()}, but {plan.task} holds "

@@ -26,6 +26,7 @@ class FitConfig:
 
     epochs: int = 10  # times that every training example is read
     batch_size: int = 100  # examples per update
+    epoch_batches: int = 500  # what counts as an epoch where examples are generated as they are needed
     learning_rate: float = 1e-3  # at its highest
     optimizer: Rule = "adam"  # where the encoder does not ask for another
     momentum: float = 0.9  # of sgd and nesterov
@@ -172,7 +173,15 @@ def default_plan(task: str, encoder: str) -> FitPlan:
 def check(plan: FitPlan) -> None:
     """Raises UserError for numbers that make no sense."""
     run = plan.run
-    for name in ("epochs", "batch_size", "learning_rate", "save_interval_seconds", "validate_interval", "head_scale"):
+    for name in (
+        "epochs",
+        "batch_size",
+        "epoch_batches",
+        "learning_rate",
+        "save_interval_seconds",
+        "validate_interval",
+        "head_scale",
+    ):
         if not getattr(run, name) > 0:
             raise UserError(f"{name} must be positive, not {getattr(run, name)}")
     for name in ("threads", "seed", "weight_decay", "patience", "labels"):

@@ -68,19 +68,27 @@ def show_pretrained(result: dict[str, Any], out: Path) -> None:
 
 
 def show_fitted(result: dict[str, Any], out: Path) -> None:
-    test = result["test"]
+    test, score = result["test"], result["score"]
     rows = {
         "epochs": f"{result['epochs']:,} in {result['seconds']:,.0f} s "
         f"({result['steps_per_second']:,.0f} examples per second)",
         "computed on": result["compute"],
         "parameters": "{training:,} training, {frozen:,} frozen".format(**result["parameters"]),
-        "validation accuracy": f"{result['validation']['accuracy']:.2%}",
-        "test accuracy": f"{test['accuracy']:.2%}, error {test['error']:.2%} "
-        f"({test['mistakes']:,} mistakes of {test['examples']:,})",
-        "95 % interval": f"error {test['low']:.2%} to {test['high']:.2%}",
-        "pictures": str(out / "confusion.png"),
+        score["what"]: f"{score['mean']:.2f}",
+    }
+    if "low" in test:
+        asked = test.get("examples", test.get("asked"))
+        rows |= {
+            "validation error": f"{result['validation']['error']:.2%}",
+            "test error": f"{test['error']:.2%} ({test['mistakes']:,} mistakes of {asked:,})",
+            "95 % interval": f"{test['low']:.2%} to {test['high']:.2%}",
+        }
+    if "groups" in test:
+        rows |= {f"error, {name}": f"{error:.2%}" for name, error in test["groups"].items()}
+        rows["mean of these"] = f"{test['mean_of_groups']:.2%}"
+    rows |= {
+        "pictures": f"{out}/*.png",
         "watch it": shlex.join(["tensorboard", "--logdir", str(out)]),
-        "judge its encoder": shlex.join(["saccade", "probe", str(out)]),
     }
     show_table(f"{result['task']} through {result['encoder']}", rows)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from .. import data
+from ..data.sequences import SequenceDataset
 from .fit_plan import FitPlan
 from .label_task import LabelTask
+from .sequence_task import SequenceTask
 from .task import Task
 
 
@@ -15,4 +17,5 @@ def find_task(plan: FitPlan) -> Task:
         UnknownNameError: there is none of that name.
         UserError: its files are absent or damaged, or the plan asks of it what it has not.
     """
-    return LabelTask(plan, data.load(plan.task, seed=plan.run.seed))
+    found = data.load(plan.task, seed=plan.run.seed)
+    return SequenceTask(plan, found) if isinstance(found, SequenceDataset) else LabelTask(plan, found)

@@ -1,0 +1,105 @@
+"""The task of answering at the steps of a sequence: copying, questions about stories, tags, classes of reviews."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from ..agents.parts.compute import Compute
+from ..data.sequences import DrawnBatches, LengthBatches, SequenceDataset, Sequences
+from ..encoders import make_encoder
+from ..encoders.parts.augment_images import Augmentation
+from ..envs.errors import UserError
+from . import sequence_figures
+from .epochs import Trainer
+from .fit_model import take_weights
+from .fit_plan import FitPlan
+from .optimise import Optimiser
+from .sequence_model import SequenceModel, answer
+from .task import Judged, SplitName, Task, TaskModel
+
+
+class SequenceTask(Task):
+    """Sequences that lie in memory, or are drawn as they are needed."""
+
+    unit = "sequences"
+    threads = os.cpu_count() or 1  # a step of a whole batch is long enough to share
+
+    def __init__(self, plan: FitPlan, dataset: SequenceDataset):
+        """Raises UserError where the plan asks of sequences what only images or labels have."""
+        run = plan.run
+        if plan.augment != Augmentation() or run.alternate_flip or run.views != "one":
+            raise UserError(f"{plan.task} holds sequences, which cannot be moved or mirrored: leave out --augment")
+        if run.labels or run.label_smoothing or run.head_scale != 1:
+            raise UserError(f"{plan.task}: --labels, --label-smoothing and --head-scale are for images only")
+        self.dataset, self.spec = dataset, dataset.spec
+
+    def make_model(self, plan: FitPlan, *, weights: bool) -> SequenceModel:
+        run, data = plan.run, self.dataset
+        torch.manual_seed(run.seed)
+        encoder = make_encoder(plan.encoder, self.spec, plan.encoder_config)
+        if weights and plan.bundle is not None and run.encoder_mode != "scratch":
+            take_weights(encoder, plan, self.spec)
+        frozen = run.encoder_mode == "frozen"
+        return SequenceModel(encoder, data.outputs, run.hidden, asks_bits=data.asks_bits, frozen=frozen)
+
+    def make_trainer(self, plan: FitPlan, model: TaskModel, compute: Compute) -> Trainer:
+        assert isinstance(model, SequenceModel)
+        run, data = plan.run, self.dataset
+        batches = (
+            LengthBatches(data.train, min(run.batch_size, len(data.train)), run.seed, compute.device)
+            if data.draw is None
+            else DrawnBatches(data.draw, run.batch_size, run.epoch_batches, run.seed, compute.device)
+        )
+        optimiser = Optimiser(
+            model.groups(run.encoder_rate),
+            learning_rate=run.learning_rate,
+            rule=run.optimizer,
+            momentum=run.momentum,
+            weight_decay=run.weight_decay,
+            max_gradient_norm=run.max_gradient_norm,
+            compute=compute,
+        )
+        return Trainer(
+            model,
+            model.loss,
+            optimiser,
+            batches,
+            epochs=run.epochs,
+            schedule=run.schedule,
+            warmup=run.warmup,
+            compute=compute,
+            after_update=model.after_update,
+        )
+
+    def judge(
+        self, plan: FitPlan, model: TaskModel, split: SplitName, compute: Compute, *, is_final: bool = False
+    ) -> Judged:
+        assert isinstance(model, SequenceModel)
+        found = answer(model, self._split(split), compute).report(self._split(split), self.dataset.groups)
+        values = {name: found[name] for name in ("error", "cross_entropy", "without_mistake")}
+        values |= {f"error/{name}": error for name, error in found.get("groups", {}).items()}
+        return Judged(found["error"], values, found)
+
+    def score(self, judged: Judged) -> dict[str, Any]:
+        what = "bits" if self.dataset.asks_bits else "answers"
+        return {"mean": round(100 * judged.error, 4), "what": f"wrong {what} of the test set in per cent"}
+
+    def facts(self, plan: FitPlan) -> dict[str, Any]:
+        drawn = self.dataset.draw is not None
+        return {"training_sequences": "drawn anew for every batch" if drawn else len(self.dataset.train)}
+
+    def figures(self, model: TaskModel, judged: Judged, compute: Compute) -> dict[str, Figure]:
+        assert isinstance(model, SequenceModel)
+        figures = {}
+        if "groups" in judged.report:
+            figures["groups"] = sequence_figures.groups_figure(judged.report["groups"], judged.report["mean_of_groups"])
+        if self.dataset.asks_bits:
+            figures["answers"] = sequence_figures.bits_figure(model, self.dataset.test, self.dataset.groups, compute)
+        return figures
+
+    def _split(self, name: SplitName) -> Sequences:
+        return self.dataset.validation if name == "validation" else self.dataset.test
