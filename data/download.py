@@ -48,7 +48,7 @@ def fetch(dataset: str, sources: Sequence[Source], folder: Path) -> list[Path]:
     folder of its own until then, and nothing of it stays after a failure.
 
     Returns:
-        the paths of the files.
+        the paths of the files, and of the folders that an archive's members name.
 
     Raises:
         UserError: no address gave a file with the right checksum, or it cannot be written; says why, for each.
@@ -62,6 +62,8 @@ def fetch(dataset: str, sources: Sequence[Source], folder: Path) -> list[Path]:
         arrived = [name for source in sources for name in _arrive(dataset, source, incoming)]
         for name in arrived:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name)
             (incoming / name).replace(folder / name)
     except OSError as error:
         raise UserError(f"cannot write {error.filename or folder}: {error.strerror or error}") from error
@@ -102,7 +104,7 @@ def _unpack(path: Path, source: Source, incoming: Path) -> list[str]:
     """Take `source.members`, and nothing else, out of the archive, which is then deleted."""
     try:
         with tarfile.open(path) as archive:
-            for name in source.members:
+            for name in _inside(archive, source.members):
                 packed = archive.extractfile(name)
                 if packed is None:
                     raise KeyError(f"{name} is not a file")
@@ -112,7 +114,18 @@ def _unpack(path: Path, source: Source, incoming: Path) -> list[str]:
     except (tarfile.TarError, KeyError) as error:
         raise UserError(f"{source.name} has changed at its publisher's: {error}") from error
     path.unlink()
-    return list(source.members)
+    return [name.rstrip("/") for name in source.members]
+
+
+def _inside(archive: tarfile.TarFile, members: tuple[str, ...]) -> list[str]:
+    """The files that `members` name, in the archive's order where they name folders: going back in it is slow."""
+    names = [name for name in members if not name.endswith("/")]
+    for folder in set(members) - set(names):
+        found = [one.name for one in archive if one.isfile() and one.name.startswith(folder) and ".." not in one.name]
+        if not found:
+            raise KeyError(f"{folder} is not in it")
+        names += found
+    return names
 
 
 class _Bar:

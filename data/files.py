@@ -18,7 +18,7 @@ class Source:
     name: str  # where it goes, relative to the folder of all data sets
     checksum: str  # such as "sha256:..."
     addresses: tuple[str, ...]  # each is tried until one has it
-    members: tuple[str, ...] = ()  # of an archive: what is taken out of it, relative to the same folder
+    members: tuple[str, ...] = ()  # of an archive: what is taken out of it, relative to the same folder; X/: a folder
 
 
 def folders() -> list[Path]:
@@ -70,3 +70,14 @@ def read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_text(path: Path) -> str:
+    """Raises UserError where the file cannot be read, is empty, or is not UTF-8."""
+    try:
+        text = read(path).decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error.reason} at byte {error.start:,}); fetch it again") from error
+    if not text.strip():
+        raise UserError(f"{path} is empty; fetch it again")
+    return text
