@@ -1,0 +1,58 @@
+"""Gated recurrent unit (Cho et al. 2014, arXiv:1406.1078), with the reset gate after the recurrent weights.
+
+Deviation, of the kernels: the candidate is `tanh(W x + r * (U h + b))`, not `tanh(W x + U (r * h))`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..envs.spec import ObservationSpec
+from .base import State
+from .parts.recurrent import Recurrent
+
+kind = "gated recurrent unit, for sequences of vectors, images or tokens"
+
+
+@dataclass(frozen=True)
+class Config:
+    hidden: int = 256  # units of each layer and direction
+    layers: int = 1
+    embedding: int = 0  # width of a token's learned vector; 0 = one-hot
+    dropout: float = 0.0  # share of units blanked between layers
+    input_dropout: float = 0.0  # of what the first layer reads
+    output_dropout: float = 0.0  # of the features
+    locked_dropout: bool = False  # one draw for all steps of a call (Gal & Ghahramani 2016, arXiv:1512.05287)
+    bidirectional: bool = False  # a second GRU reads from the end: 2 * hidden features, for `fit` only
+    learned_state: bool = False  # learn the state before the first step, instead of zeros
+
+
+class Gru(Recurrent):
+    """Features are the last layer's output, and so is the state, `[B, layers, hidden]`."""
+
+    leaves, gates = 1, 3  # gates in PyTorch's order: reset, update, candidate
+
+    def __init__(self, config: Config, spec: ObservationSpec):
+        super().__init__(config, spec, "gru")
+
+    def make_layer(self, inputs: int, hidden: int) -> nn.RNNBase:
+        return nn.GRU(inputs, hidden)
+
+    def cell(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> State:
+        w_ih, w_hh, b_ih, b_hh = weights
+        return (torch.gru_cell(x, state[0], w_ih, w_hh, b_ih, b_hh),)
+
+    def sequence(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> tuple[Tensor, State]:
+        start = state[0].unsqueeze(0).contiguous()
+        y, h = torch.gru(x, start, list(weights), True, 1, 0.0, torch.is_grad_enabled(), False, False)
+        return y, (h.squeeze(0),)
+
+
+def build(config: Config, spec: ObservationSpec) -> Gru:
+    """Raises SpecError for observations that hold neither numbers nor tokens, UserError for settings that make no
+    sense."""
+    return Gru(config, spec)
