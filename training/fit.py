@@ -115,6 +115,7 @@ def _build(plan: FitPlan, directory: Path, is_new: bool) -> _Run:
         compile=run.compile,
     )
     model = task.make_model(plan, weights=is_new or run.encoder_mode == "frozen")
+    compute = device.settle(compute, model)
     compute.place(model)
     trainer = task.make_trainer(plan, model, compute)
     average = Average(model, run.average) if run.average else None

@@ -19,7 +19,12 @@ from .encoder_use import bundle_path, find_bundle
 from .fit_plan import CHANGEABLE, FitPlan, check, default_plan
 
 DEFAULT_ENCODER = "convnet"
-SECTIONS = {"run": "", "augment": "augment", "encoder_config": "encoder"}  # of a plan, with the prefix of their options
+SECTIONS = {  # of a plan, with the prefix of their options
+    "run": "",
+    "augment": "augment",
+    "encoder_config": "encoder",
+    "task_options": "task",
+}
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from . import device as devices
 from .optimise import Rule, Schedule
 from .plan import CONFIG_FILE, read_config
 from .serial import from_json, to_json
+from .task_options import NoOptions, options_of
 
 FitMode = Literal["scratch", "frozen", "finetune"]
 Views = Literal["one", "flip", "shift", "flip+shift"]
@@ -68,6 +69,7 @@ class FitPlan:
     augment: Augmentation
     encoder_config: Any
     bundle: str | None = None  # where the encoder, its settings and its first weights came from
+    task_options: Any = field(default_factory=NoOptions)  # of the class that `options_of(task)` names
 
     def save(self, directory: Path) -> None:
         (directory / CONFIG_FILE).write_text(json.dumps(to_json(self), indent=2) + "\n")
@@ -91,6 +93,7 @@ class FitPlan:
             from_json(Augmentation, data["augment"], "augment"),
             from_json(entry.Config, data["encoder_config"], "encoder_config"),
             data["bundle"],
+            from_json(options_of(data["task"]), data["task_options"], "task_options"),
         )
 
 
@@ -101,6 +104,7 @@ class Recipe:
     run: dict[str, Any] = field(default_factory=dict)
     augment: dict[str, Any] = field(default_factory=dict)
     encoder_config: dict[str, Any] = field(default_factory=dict)
+    task_options: dict[str, Any] = field(default_factory=dict)
 
 
 RECIPES: dict[tuple[str, str], Recipe] = {
@@ -167,7 +171,8 @@ def default_plan(task: str, encoder: str) -> FitPlan:
     """
     recipe = RECIPES.get((task, encoder), Recipe())
     config = find_encoder(encoder).Config(**recipe.encoder_config)
-    return FitPlan(task, encoder, FitConfig(**recipe.run), Augmentation(**recipe.augment), config)
+    own = options_of(task)(**recipe.task_options)
+    return FitPlan(task, encoder, FitConfig(**recipe.run), Augmentation(**recipe.augment), config, task_options=own)
 
 
 def check(plan: FitPlan) -> None:
