@@ -9,19 +9,37 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from ..agents.parts.compute import Compute
-from ..data import Batches, Split
+from ..data import Split
 from ..envs.errors import UserError
 from .optimise import Optimiser, Schedule, rate_factor
 
 Batch = dict[str, Tensor]
 Loss = Callable[[Batch], dict[str, Tensor]]
 TOTAL = "loss"  # the name of the sum of all losses
+
+
+class BatchSource(Protocol):
+    """Where batches come from: `Batches` and its kin."""
+
+    batch_size: int  # what a whole batch counts as
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        ...
+
+    def epoch(self) -> Iterator[Batch]:
+        """What is left of the current epoch."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None: ...
 
 
 class Means:
@@ -103,7 +121,7 @@ class Trainer:
         module: nn.Module,
         loss: Loss,
         optimiser: Optimiser,
-        batches: Batches,
+        batches: BatchSource,
         *,
         epochs: int,
         schedule: Schedule = "constant",

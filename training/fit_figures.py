@@ -49,24 +49,26 @@ def confusion_figure(confusion: np.ndarray, classes: tuple[str, ...]) -> Figure:
 
 
 def curves_figure(records: list[dict]) -> Figure:
-    """Training loss and validation error against epochs."""
+    """Training loss and validation error, or perplexity where there is one, against epochs."""
+    tells = any("validation/perplexity" in record for record in records)
+    judged, unit = ("perplexity", "{:.4g}") if tells else ("error", "{:.2%}")
     figure = Figure(figsize=(7, 4), dpi=100, layout="constrained")
     left = figure.add_subplot()
     right = left.twinx()
     for axes, name, colour, label in (
         (left, "train/loss", "tab:gray", "training loss (left)"),
-        (right, "validation/error", "tab:blue", "validation error (right)"),
+        (right, f"validation/{judged}", "tab:blue", f"validation {judged} (right)"),
     ):
         points = [(record["epoch"], record[name]) for record in records if record.get(name) is not None]
         if points:
             x, y = np.array(points).T
             axes.plot(x, y, color=colour, label=label, marker="." if len(x) < 40 else "", linewidth=1.5)
     left.set(xlabel="epochs", ylabel="loss, as training sees it (nats)")
-    right.set_ylabel("error")
+    right.set_ylabel(judged)
     if any((np.asarray(line.get_ydata()) > 0).any() for line in right.get_lines()):
         right.set_yscale("log")
-        right.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:.2%}"))
-    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2%}"))
+        right.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: unit.format(value)))
+    right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: unit.format(value)))
     right.tick_params(which="both", labelsize=7)
     lines = [*left.get_lines(), *right.get_lines()]
     left.legend(lines, [str(line.get_label()) for line in lines], frameon=False)

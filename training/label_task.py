@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..agents.parts.compute import Compute
-from ..data import Dataset
+from ..data import Batches, Dataset
 from ..encoders.parts.augment_images import check_augmentation
 from ..envs.errors import UserError
 from . import fit_figures
@@ -61,5 +61,5 @@ class LabelTask(Task):
         return figures if filters is None else figures | {"filters": fit_figures.filter_figure(filters)}
 
     def begin_epoch(self, trainer: Trainer) -> None:
-        if isinstance(trainer.batches.split, Alternating):
+        if isinstance(trainer.batches, Batches) and isinstance(trainer.batches.split, Alternating):
             trainer.batches.split.epoch.fill_(trainer.epoch)

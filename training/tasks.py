@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from .. import data
+from ..data.corpus import Corpus
 from ..data.sequences import SequenceDataset
 from .fit_plan import FitPlan
 from .label_task import LabelTask
+from .language_task import LanguageTask
 from .sequence_task import SequenceTask
 from .task import Task
 
@@ -18,4 +20,6 @@ def find_task(plan: FitPlan) -> Task:
         UserError: its files are absent or damaged, or the plan asks of it what it has not.
     """
     found = data.load(plan.task, seed=plan.run.seed)
+    if isinstance(found, Corpus):
+        return LanguageTask(plan, found)
     return SequenceTask(plan, found) if isinstance(found, SequenceDataset) else LabelTask(plan, found)
