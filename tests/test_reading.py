@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from saccade.encoders import make_encoder
+from saccade.encoders.base import Inputs, WithMemory
+from saccade.encoders.embedding import Config, Embedding, Pool
 from saccade.encoders.parts.reading import Reader, one_hot
 from saccade.envs.errors import SpecError, UserError
 from saccade.envs.spec import ObservationSpec
@@ -68,3 +71,35 @@ def test_refuses_a_negative_embedding_and_other_shapes_than_promised():
         Reader(tokens(), -1)
     with pytest.raises(SpecError, match="promised"):
         Reader(ObservationSpec((3,)))(torch.zeros(5, 4))
+
+
+@pytest.mark.parametrize("pool", ["concat", "mean", "sum", "max"])
+def test_an_embedding_pools_the_vectors_of_a_window(pool: Pool):
+    encoder = make_encoder("embedding", tokens(3), Config(width=2, pool=pool))
+    assert isinstance(encoder, Embedding)
+    with torch.no_grad():
+        encoder.vectors.copy_(torch.tensor([[0.0, 1.0], [2.0, -3.0], [4.0, 5.0], [-6.0, 7.0], [8.0, 9.0]]))
+    expected = {
+        "concat": [[2, -3, 8, 9, -6, 7]],
+        "mean": [[4 / 3, 13 / 3]],
+        "sum": [[4, 13]],
+        "max": [[8, 9]],
+    }[pool]
+    features = encoder.read(torch.tensor([[1, 4, 3]]))
+    assert features.shape == (1, *encoder.feature_shape)
+    torch.testing.assert_close(features, torch.tensor(expected, dtype=torch.float32))
+
+
+def test_an_embedding_of_single_tokens_is_read_by_a_memory():
+    perception = make_encoder("embedding", tokens(vocabulary=50_000), Config(width=8))
+    encoder = WithMemory(perception, make_encoder("gru", ObservationSpec(perception.feature_shape)))
+    features, _ = encoder(Inputs(torch.randint(50_000, (4, 2))), encoder.initial_state(2))
+    assert features.shape == (4, 2, 256)
+
+
+def test_an_embedding_refuses_numbers_and_settings_that_make_no_sense():
+    with pytest.raises(SpecError, match="'embedding' reads tokens"):
+        make_encoder("embedding", ObservationSpec((3,)))
+    for config in (Config(width=0), Config(pool="median"), Config(scale=0.0), Config(dropout=1.0)):  # type: ignore[arg-type]
+        with pytest.raises(UserError, match="embedding"):
+            make_encoder("embedding", tokens(3), config)
