@@ -160,6 +160,13 @@ RECIPES: dict[tuple[str, str], Recipe] = {
         },
         {"shift": 2, "padding": "reflect"},
     ),
+    **{
+        ("dates", encoder): Recipe(
+            {"epochs": 10, "batch_size": 128, "learning_rate": 3e-3, "schedule": "onecycle", "max_gradient_norm": 1.0},
+            encoder_config={"hidden": 64, "embedding": 32, "bidirectional": True},
+        )
+        for encoder in ("lstm", "gru")
+    },
 }
 
 

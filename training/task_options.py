@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .attention import Attention
+
 
 @dataclass(frozen=True)
 class NoOptions:
@@ -19,7 +21,27 @@ class LanguageOptions:
     dropout: float = 0.0  # of the features, before the next token is told
 
 
+@dataclass(frozen=True)
+class TranslateOptions:
+    """Of translation."""
+
+    hidden: int = 128  # units of the decoder
+    embedding: int = 32  # width of a symbol's learned vector
+    attention: Attention = "additive"  # additive (Bahdanau et al. 2015), or dot (Luong et al. 2015, "general")
+    beam: int = 4  # sequences that are followed at once in the last judgement, beside the greedy search
+
+
+@dataclass(frozen=True)
+class ParseOptions:
+    """Of parsing."""
+
+    hidden: int = 128  # units of the net that scores transitions
+    beam: int = 8  # parses that are followed at once
+    local_share: float = 0.5  # of the updates that learn single transitions before whole parses; 1 = all of them
+
+
 _OPTIONS: dict[str, type] = {"penn": LanguageOptions, "shakespeare": LanguageOptions}
+_OPTIONS |= {"dates": TranslateOptions, "treebank": ParseOptions}
 
 
 def options_of(task: str) -> type:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from .. import data
-from ..data.corpus import Corpus
+from ..data.dates import PairsDataset
 from ..data.sequences import SequenceDataset
 from .fit_plan import FitPlan
 from .label_task import LabelTask
 from .language_task import LanguageTask
 from .sequence_task import SequenceTask
 from .task import Task
+from .translate_task import TranslateTask
 
 
 def find_task(plan: FitPlan) -> Task:
@@ -19,7 +20,9 @@ def find_task(plan: FitPlan) -> Task:
         UnknownNameError: there is none of that name.
         UserError: its files are absent or damaged, or the plan asks of it what it has not.
     """
+    if plan.task in data.CORPORA or plan.task.endswith(".txt"):
+        return LanguageTask(plan, data.load_corpus(plan.task))
     found = data.load(plan.task, seed=plan.run.seed)
-    if isinstance(found, Corpus):
-        return LanguageTask(plan, found)
+    if isinstance(found, PairsDataset):
+        return TranslateTask(plan, found)
     return SequenceTask(plan, found) if isinstance(found, SequenceDataset) else LabelTask(plan, found)
