@@ -23,7 +23,7 @@ from ..envs.errors import UserError
 from ..envs.spec import ObservationSpec
 from .base import Encoder, Inputs, State, keep_state, reset_state
 from .parts import addressing
-from .parts.controllers import Controller, ControllerKind
+from .parts.controllers import Controller, ControllerKind, touched
 from .parts.reading import Reader
 
 kind = "differentiable neural computer: memory with allocation and temporal links"
@@ -55,8 +55,8 @@ class Interface(NamedTuple):
     read_strengths: Tensor  # [B, R], at least 1
     write_key: Tensor  # [B, 1, W]
     write_strength: Tensor  # [B, 1], at least 1
-    erase: Tensor  # [B, W] in 0..1
-    add: Tensor  # [B, W]
+    erase: Tensor  # [B, 1, W] in 0..1
+    add: Tensor  # [B, 1, W]
     free: Tensor  # [B, R] in 0..1
     allocate: Tensor  # [B, 1] in 0..1
     write: Tensor  # [B, 1] in 0..1
@@ -125,8 +125,9 @@ class DNC(Encoder):
         content = addressing.by_content(memory, told.write_key, told.write_strength, told.write_mask).squeeze(1)
         free_slots = addressing.allocation(usage)
         write_weights = told.write * torch.lerp(content, free_slots, told.allocate)
-        wiped = kept if self.config.deallocate else None
-        memory = addressing.erase_and_add(memory, write_weights, told.erase, told.add, wiped)
+        if self.config.deallocate:
+            memory = memory * kept.unsqueeze(2)
+        memory = addressing.erase_and_add(memory, write_weights.unsqueeze(1), told.erase, told.add)
 
         links = addressing.update_links(links, write_weights, precedence)
         precedence = addressing.update_precedence(precedence, write_weights)
@@ -161,8 +162,8 @@ class DNC(Encoder):
             strengths[:, :r],
             key.unsqueeze(1),
             strengths[:, r:],
-            erase,
-            add,
+            erase.unsqueeze(1),
+            add.unsqueeze(1),
             free,
             allocate,
             write,
@@ -179,11 +180,6 @@ def interface_sizes(config: Config) -> list[int]:
     r, w = config.read_heads, config.width
     masks = (r * w + w) * config.masked
     return [r * w, w, r + 1, w, w + r + 2 + masks, 3 * r, 2 * r * config.sharpen]
-
-
-def touched(marks: Tensor | None) -> list[bool]:
-    """For each step of `[T, B]` whether any row is marked; [] for None. Read from the device once."""
-    return [] if marks is None else marks.any(1).tolist()
 
 
 def build(config: Config, spec: ObservationSpec) -> DNC:

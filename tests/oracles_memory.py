@@ -148,3 +148,49 @@ def dnc_step(net: dict[str, Vector], x: Vector, state: dict[str, Any], switches:
     if cell is not None:
         new.update(hidden=hidden, cell=cell)
     return np.concatenate([hidden, new["vectors"].ravel()]), new
+
+
+def shifted(weights: Vector, shares: Vector) -> Vector:
+    """w~(i) = sum over j of w(j) s(i - j), all indices modulo N; `shares` are of shifts -S, ..., S."""
+    slots, reach = len(weights), len(shares) // 2
+    moved = np.zeros(slots)
+    for i in range(slots):
+        for share, step in zip(shares, range(-reach, reach + 1), strict=True):
+            moved[i] += weights[(i - step) % slots] * share
+    return moved
+
+
+def ntm_step(net: dict[str, Vector], x: Vector, state: dict[str, Any], readers: int, writers: int):
+    """(features, state) of one step of one row: memory [N, W], weights [H, N], vectors [readers, W], hidden, cell."""
+    ours = {name.removeprefix("controller."): value for name, value in net.items() if name.startswith("controller.")}
+    hidden, cell = controller_step(ours, x, state["vectors"].ravel(), state.get("hidden"), state.get("cell"))
+    vector = net["interface.weight"] @ hidden + net["interface.bias"]
+    slots, width = state["memory"].shape
+    heads = readers + writers
+    sizes = [heads * width, heads, heads, 0, heads, writers * width, writers * width]
+    sizes[3] = len(vector) - sum(sizes)
+    keys, strengths, gates, shares, powers, erase, add = np.split(vector, np.cumsum(sizes)[:-1])
+    keys, shares = keys.reshape(heads, width), shares.reshape(heads, -1)
+    erase, add = sigmoid(erase).reshape(writers, width), add.reshape(writers, width)
+
+    def address(memory: Vector, head: int) -> Vector:
+        found = content(memory, keys[head], oneplus(strengths[head]))  # eq. 5
+        gate = sigmoid(gates[head])
+        gated = gate * found + (1 - gate) * state["weights"][head]  # eq. 7
+        return sharpen(shifted(gated, softmax(shares[head])), oneplus(powers[head]))  # eq. 8, 9
+
+    memory = state["memory"]
+    writing = [address(memory, readers + head) for head in range(writers)]
+    erased = memory.copy()
+    for head in range(writers):
+        for i in range(slots):
+            erased[i] *= 1 - writing[head][i] * erase[head]  # eq. 3
+    for head in range(writers):
+        for i in range(slots):
+            erased[i] += writing[head][i] * add[head]  # eq. 4
+    reading = [address(erased, head) for head in range(readers)]
+    vectors = np.array([sum(weights[i] * erased[i] for i in range(slots)) for weights in reading])  # eq. 2
+    new = {"memory": erased, "weights": np.array(reading + writing), "vectors": vectors}
+    if cell is not None:
+        new.update(hidden=hidden, cell=cell)
+    return np.concatenate([hidden, vectors.ravel()]), new

@@ -46,21 +46,18 @@ def by_content(memory: Tensor, keys: Tensor, strengths: Tensor, masks: Tensor | 
     return (products * slots * scale.unsqueeze(2)).softmax(2)
 
 
-def erase_and_add(memory: Tensor, weights: Tensor, erase: Tensor, add: Tensor, kept: Tensor | None = None) -> Tensor:
-    """The memory `[B, N, W]` after a write (NTM eq. 3-4, DNC "Reading and writing to memory").
+def erase_and_add(memory: Tensor, weights: Tensor, erase: Tensor, add: Tensor) -> Tensor:
+    """The memory `[B, N, W]` after H heads wrote: all erase, then all add (NTM eq. 3-4, DNC "Reading and writing").
 
     Args:
         memory: `[B, N, W]`, before.
-        weights: `[B, N]`.
-        erase: `[B, W]`, in 0..1.
-        add: `[B, W]`.
-        kept: `[B, N]` or None: share of each slot that is kept of what was freed (2019, section 3.2: de-allocation).
+        weights: `[B, H, N]`.
+        erase: `[B, H, W]`, in 0..1.
+        add: `[B, H, W]`.
     """
-    column = weights.unsqueeze(2)
-    remains = 1 - column * erase.unsqueeze(1)
-    if kept is not None:
-        remains = remains * kept.unsqueeze(2)
-    return torch.addcmul(memory * remains, column, add.unsqueeze(1))
+    for head in range(weights.shape[1]):
+        memory = memory * (1 - weights[:, head].unsqueeze(2) * erase[:, head].unsqueeze(1))
+    return torch.baddbmm(memory, weights.mT, add)
 
 
 def retention(free: Tensor, read_weights: Tensor) -> Tensor:

@@ -61,3 +61,8 @@ class Controller(nn.Module):
         cell = torch.addcmul(forget * cell, allow, sums[:, 3 * self.units :].tanh())
         output = out * cell.tanh()
         return output, (output, cell)
+
+
+def touched(marks: Tensor | None) -> list[bool]:
+    """For each step of `[T, B]` whether any row is marked; [] for None. Read from the device once."""
+    return [] if marks is None else marks.any(1).tolist()

@@ -1,0 +1,162 @@
+"""The neural Turing machine (Graves, Wayne and Danihelka 2014, arXiv:1410.5401).
+
+A controller reads the observation and what the heads read last. Each head finds its slots by content, by moving on
+from where it was, or by both (section 3.3, figure 2); write heads erase and add (3.2), read heads return weighted sums
+(3.1).
+
+Where the paper leaves the choice: within a step the heads write before they read; strengths and sharpening powers are
+`1 + softplus`; at first the memory holds one small constant (Collier and Beel 2018, arXiv:1807.08518, found that to
+serve best), every head rests on the first slot, and the read vectors are learned. No parameter depends on the number of
+slots, so a trained net runs with more of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..envs.errors import UserError
+from ..envs.spec import ObservationSpec
+from .base import Encoder, Inputs, State, keep_state, reset_state
+from .parts import addressing
+from .parts.controllers import Controller, ControllerKind, touched
+from .parts.reading import Reader
+
+kind = "neural Turing machine: memory with content and location addressing"
+
+Record = dict[str, list[Tensor]]  # what the heads did, one tensor per step
+INITIAL_MEMORY = 1e-6  # of every number in every slot
+
+
+@dataclass(frozen=True)
+class Config:
+    slots: int = 32  # N; may be changed after training
+    width: int = 16  # W, numbers per slot
+    read_heads: int = 1
+    write_heads: int = 1
+    shift: int = 1  # heads move by up to so many slots in a step
+    controller: ControllerKind = "lstm"
+    hidden: int = 64  # units of the controller
+    clip: float = 50.0  # of what the controller tells the heads; bounds strengths and what is written; 0 = none
+    embedding: int = 0  # width of a token's learned vector; 0 = one-hot
+
+
+class Told(NamedTuple):
+    """What the controller tells all heads at one step; read heads come first. H = read + write heads."""
+
+    keys: Tensor  # [B, H, W]
+    strengths: Tensor  # [B, H], at least 1
+    gates: Tensor  # [B, H] in 0..1: by content, rather than from where the head was
+    shifts: Tensor  # [B, H, 2 * shift + 1], a distribution
+    powers: Tensor  # [B, H], at least 1
+    erase: Tensor  # [B, write heads, W] in 0..1
+    add: Tensor  # [B, write heads, W]
+
+
+class NTM(Encoder):
+    """Features `[T, B, hidden + read_heads * W]`: the controller's output and the read vectors.
+
+    State: memory `[B, N, W]`, weights of the read heads and then the write heads `[B, H, N]`, read vectors
+    `[B, read_heads, W]`, and with an LSTM its output and cell `[B, hidden]`. All but the first projection is computed
+    in float32, under autocast too.
+    """
+
+    def __init__(self, config: Config, spec: ObservationSpec):
+        super().__init__()
+        self.config, self.slots, self.heads = config, config.slots, config.read_heads + config.write_heads
+        self.reader = Reader(spec, config.embedding, "ntm")
+        reads, moves = config.read_heads * config.width, 2 * config.shift + 1
+        self.controller = Controller(config.controller, self.reader.size, reads, config.hidden)
+        written = config.write_heads * config.width
+        self.sizes = [
+            self.heads * config.width,
+            self.heads,
+            self.heads,
+            moves * self.heads,
+            self.heads,
+            written,
+            written,
+        ]
+        self.interface = nn.Linear(config.hidden, sum(self.sizes))
+        self.first_reads = nn.Parameter(torch.randn(config.read_heads, config.width) * 0.1)
+        self.feature_shape = (config.hidden + reads,)
+
+    def initial_state(self, batch_size: int) -> State:
+        """Every head rests on the first slot."""
+        weight = self.interface.weight
+        memory = weight.new_full((batch_size, self.slots, self.config.width), INITIAL_MEMORY)
+        weights = weight.new_zeros(batch_size, self.heads, self.slots)
+        weights[:, :, 0] = 1
+        reads = self.first_reads.expand(batch_size, -1, -1)
+        return (memory, weights, reads, *self.controller.initial_state(batch_size))
+
+    def forward(
+        self, inputs: Inputs, state: State = (), reset: Tensor | None = None, record: Record | None = None
+    ) -> tuple[Tensor, State]:
+        """As `Encoder.forward`. `record` is filled with what the heads did, a tensor per step and name."""
+        projected = self.controller.project(self.reader(inputs.obs))
+        initial = self.initial_state(projected.shape[1])
+        resets, pads = touched(reset), touched(None if inputs.mask is None else ~inputs.mask)
+        features = []
+        with torch.autocast(projected.device.type, enabled=False):
+            for t, x in enumerate(projected):
+                if reset is not None and resets[t]:
+                    state = reset_state(state, initial, reset[t])
+                output, new = self.step(x, state, record)
+                state = keep_state(state, new, inputs.mask[t]) if inputs.mask is not None and pads[t] else new
+                features.append(output)
+        return torch.stack(features), state
+
+    def step(self, projected: Tensor, state: State, record: Record | None = None) -> tuple[Tensor, State]:
+        """One step of the controller and the heads; projected is the controller's `[B, ...]`."""
+        memory, weights, vectors = state[:3]
+        hidden, carried = self.controller.step(projected, vectors.flatten(1), state[3:])
+        told = self.parse(self.interface(hidden))
+        readers = self.config.read_heads
+        writing = self.address(memory, told, weights, slice(readers, None))
+        memory = addressing.erase_and_add(memory, writing, told.erase, told.add)
+        reading = self.address(memory, told, weights, slice(0, readers))
+        vectors = reading @ memory
+        if record is not None:
+            seen = {"write_weights": writing, "read_weights": reading, "gates": told.gates, "shifts": told.shifts}
+            for name, value in {**seen, "powers": told.powers}.items():
+                record.setdefault(name, []).append(value.detach())
+        new = (memory, torch.cat([reading, writing], 1), vectors, *carried)
+        return torch.cat([hidden, vectors.flatten(1)], 1), new
+
+    def address(self, memory: Tensor, told: Told, weights: Tensor, heads: slice) -> Tensor:
+        """Weights `[B, some heads, N]` of this step, from those `[B, H, N]` of the last one (equations 5 to 9)."""
+        content = addressing.by_content(memory, told.keys[:, heads], told.strengths[:, heads])
+        gated = torch.lerp(weights[:, heads], content, told.gates[:, heads].unsqueeze(2))
+        return addressing.sharpen(addressing.shift(gated, told.shifts[:, heads]), told.powers[:, heads])
+
+    def parse(self, vector: Tensor) -> Told:
+        """What the controller says, `[B, sum(sizes)]`, cut into parts, each in its range."""
+        if self.config.clip:
+            vector = vector.clamp(-self.config.clip, self.config.clip)
+        keys, strengths, gates, shifts, powers, erase, add = vector.split(self.sizes, 1)
+        width = self.config.width
+        return Told(
+            keys.unflatten(1, (-1, width)),
+            addressing.oneplus(strengths),
+            gates.sigmoid(),
+            shifts.unflatten(1, (self.heads, -1)).softmax(2),
+            addressing.oneplus(powers),
+            erase.unflatten(1, (-1, width)).sigmoid(),
+            add.unflatten(1, (-1, width)),
+        )
+
+
+def build(config: Config, spec: ObservationSpec) -> NTM:
+    """Raises SpecError for observations that are neither numbers nor tokens, UserError for sizes that make no sense."""
+    for name in ("slots", "width", "read_heads", "write_heads", "hidden"):
+        if getattr(config, name) < 1:
+            raise UserError(f"ntm: {name} must be at least 1, not {getattr(config, name)}")
+    if config.shift < 0:
+        raise UserError(f"ntm: shift must be 0 (heads cannot move) or more, not {config.shift}")
+    if config.clip < 0:
+        raise UserError(f"ntm: clip must be positive, or 0 for none, not {config.clip}")
+    return NTM(config, spec)
