@@ -1,5 +1,6 @@
 """CoNLL-2000: Wall Street Journal sentences with the part of speech and the chunk of each word (Tjong Kim Sang and
 Buchholz 2000, "Introduction to the CoNLL-2000 Shared Task: Chunking"): sections 15 to 18 for training, 20 for testing.
+The chunks were made from the treebank, the parts of speech by Brill's tagger: whoever agrees with them agrees with it.
 
 `dev.txt`, which is not the publisher's, is the validation set where it is; else the last tenth of the training file is.
 """
