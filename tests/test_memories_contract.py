@@ -133,9 +133,10 @@ def test_bfloat16_reads_learns_and_stays_near_float32(case: Case):
     assert features.dtype in (torch.float32, torch.bfloat16)
     assert [leaf.dtype for leaf in state] == types  # a state may be stored and handed on
     assert [leaf.dtype for leaf in one] == types
-    loss.backward()
+    if loss.requires_grad:  # a running mean of numbers learns nothing
+        loss.backward()
     gradients = [p.grad for p in encoder.parameters() if p.grad is not None]
-    assert gradients
+    assert gradients or not list(encoder.parameters())
     assert all(tensor.isfinite().all() for tensor in (features, alone, *state, *gradients))
     plain, _ = encoder.eval()(Inputs(obs[:1]), start)
     torch.testing.assert_close(alone.float(), plain, rtol=0.05, atol=0.05)

@@ -11,7 +11,8 @@ from saccade.encoders import make_encoder
 from saccade.encoders.base import Inputs, State, WithMemory
 from saccade.encoders.gru import Config as GruConfig
 from saccade.encoders.lstm import Config as LstmConfig
-from saccade.encoders.parts.recurrent import Recurrent, cuts
+from saccade.encoders.parts.pieces import cuts
+from saccade.encoders.parts.recurrent import Recurrent
 from saccade.envs.errors import UserError
 from saccade.envs.spec import ObservationSpec
 from torch import Tensor
