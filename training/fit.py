@@ -237,6 +237,7 @@ def _finish(going: _Run, board: TensorBoard) -> dict[str, Any]:
     card = {"task": plan.task, "mode": run.encoder_mode, "commit": result["commit"], **task.facts(plan)}
     card |= {"test": test.report, "validation": validation.report, "settings": to_json(run)}
     save_bundle(going.directory / FOLDER, plan.encoder, plan.encoder_config, task.spec, model.encoder, card)
+    task.save_beside(going.directory / FOLDER)
     figures = task.figures(model, test, going.compute)
     for name, path in fit_figures.save(figures, going.directory).items():
         board.picture(going.examples, name, path.read_bytes())

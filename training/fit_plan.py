@@ -160,6 +160,17 @@ RECIPES: dict[tuple[str, str], Recipe] = {
         },
         {"shift": 2, "padding": "reflect"},
     ),
+    ("word2vec", "embedding"): Recipe(  # the rate, epochs and width of gensim's defaults, as far as they fit
+        {
+            "epochs": 5,
+            "batch_size": 350,
+            "optimizer": "sgd",
+            "momentum": 0.0,
+            "learning_rate": 0.025,
+            "schedule": "linear",
+            "precision": "float32",
+        }
+    ),
     **{
         ("dates", encoder): Recipe(
             {"epochs": 10, "batch_size": 128, "learning_rate": 3e-3, "schedule": "onecycle", "max_gradient_norm": 1.0},

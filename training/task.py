@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -116,6 +117,10 @@ class Task(ABC):
     def figures(self, model: TaskModel, judged: Judged, compute: Compute) -> dict[str, Figure]:
         """Pictures of the judged test set and of the model, by name."""
         return {}
+
+    def save_beside(self, bundle: Path) -> None:
+        """Write what belongs to the encoder in `bundle` and is no part of it, such as the words of its tokens."""
+        return
 
     def begin_epoch(self, trainer: Trainer) -> None:
         """Called before the first batch of every epoch but the first, and after a resumption."""

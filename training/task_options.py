@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from .attention import Attention
 
@@ -40,7 +41,34 @@ class ParseOptions:
     local_share: float = 0.5  # of the updates that learn single transitions before whole parses; 1 = all of them
 
 
+@dataclass(frozen=True)
+class Word2VecOptions:
+    """Of word vectors. The defaults are gensim's, but for the text and the noise that is shared."""
+
+    model: Literal["skip-gram", "cbow"] = "skip-gram"  # a word tells its context, or the context tells the word
+    loss: Literal["negative-sampling", "nce"] = "negative-sampling"  # how words are told apart from noise
+    window: int = 5  # words on each side at most; how many is drawn for every word
+    negatives: int = 5  # noise words that each pair counts
+    noise: int = 64  # noise words that the pairs of a batch share, so that each of them counts in part
+    sample: float = 1e-3  # words with a larger share of the text are thinned out; 0 = none are
+    vocabulary: int = 10_000  # words at most, the most frequent ones; 0 = all
+    least: int = 5  # times that a word occurs, or it is left out
+    words: int = 0  # of the text that are read; 0 = all
+    text: str = ""  # a file of your own, in place of the IMDB reviews
+    shown: tuple[str, ...] = (
+        "good",
+        "terrible",
+        "film",
+        "actor",
+        "funny",
+        "french",
+        "walked",
+        "two",
+    )  # with neighbours
+
+
 _OPTIONS: dict[str, type] = {"penn": LanguageOptions, "shakespeare": LanguageOptions}
+_OPTIONS |= {"word2vec": Word2VecOptions}
 _OPTIONS |= {"dates": TranslateOptions, "treebank": ParseOptions}
 
 
