@@ -51,10 +51,13 @@ def gelu(x: np.ndarray) -> np.ndarray:
 
 
 def turned(x: np.ndarray, position: int) -> np.ndarray:
-    """Rotary positions as complex numbers: pair i is (x_i, x_{i + D/2})."""
-    half = len(x) // 2
-    z = (x[:half] + 1j * x[half:]) * np.exp(1j * position * 10_000.0 ** (-np.arange(half) / half))
-    return np.concatenate([z.real, z.imag])
+    """Rotary positions (Su et al. 2021, eq. 34), pair after pair."""
+    after = np.empty_like(x)
+    for i in range(0, len(x), 2):
+        angle = position * 10_000.0 ** (-i / len(x))
+        after[i] = x[i] * math.cos(angle) - x[i + 1] * math.sin(angle)
+        after[i + 1] = x[i + 1] * math.cos(angle) + x[i] * math.sin(angle)
+    return after
 
 
 def naive_episode(x: np.ndarray, weights: dict[str, np.ndarray], config: Config) -> np.ndarray:
@@ -178,7 +181,8 @@ def test_a_rotation_knows_distances_only():
     a, b, frequency = data(1, 1, 1, 6), data(1, 1, 1, 6, seed=1), torch.tensor([1.0, 0.1, 0.01])
 
     def product(i: int, j: int) -> Tensor:
-        return (rotate(a, (i * frequency).view(1, 1, 3)) * rotate(b, (j * frequency).view(1, 1, 3))).sum()
+        turns = (torch.polar(torch.ones(3), p * frequency).view(1, 1, 3) for p in (i, j))
+        return (rotate(a, next(turns)) * rotate(b, next(turns))).sum()
 
     close(product(7, 3), product(104, 100))
     close(product(0, 0), (a * b).sum())
