@@ -25,6 +25,7 @@ from . import (
     mnist,
     penn,
     sequential,
+    treebank,
 )
 from .base import Dataset, Split
 from .batches import Batches
@@ -58,6 +59,7 @@ SEQUENCES: dict[str, tuple[str, Callable[[], SequenceDataset]]] = {  # name -> o
     "babi": (babi.kind, babi.load),
     "imdb": (imdb.kind, imdb.load),
     "dates": (dates.kind, dates.load),
+    "treebank": (treebank.kind, treebank.load),
     "pos": (conll2000.KINDS["pos"], partial(conll2000.load, "pos")),
     "chunks": (conll2000.KINDS["chunks"], partial(conll2000.load, "chunks")),
     **{name: (task.kind, partial(algorithmic.load, name)) for name, task in algorithmic.TASKS.items()},

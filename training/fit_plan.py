@@ -173,10 +173,21 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ),
     **{
         ("dates", encoder): Recipe(
-            {"epochs": 10, "batch_size": 128, "learning_rate": 3e-3, "schedule": "onecycle", "max_gradient_norm": 1.0},
+            {"epochs": 6, "batch_size": 128, "learning_rate": 3e-3, "schedule": "onecycle", "max_gradient_norm": 1.0},
             encoder_config={"hidden": 64, "embedding": 32, "bidirectional": True},
         )
         for encoder in ("lstm", "gru")
+    },
+    **{
+        ("treebank", encoder): Recipe(
+            {"epochs": 12, "batch_size": 50, "learning_rate": 3e-3, "schedule": "onecycle", "max_gradient_norm": 5.0},
+            encoder_config=config,
+        )
+        for encoder, config in (
+            ("embedding", {"width": 32}),
+            ("lstm", {"hidden": 64, "embedding": 32}),
+            ("gru", {"hidden": 64, "embedding": 32}),
+        )
     },
 }
 
