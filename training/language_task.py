@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from ..agents.parts.compute import Compute
 from ..data.corpus import Corpus, Stream
 from ..encoders import make_encoder
-from ..encoders.base import Encoder, Inputs, State
+from ..encoders.base import Encoder, Inputs, State, reset_state
 from ..encoders.parts.augment_images import Augmentation
 from ..envs.errors import SpecError, UserError
 from .epochs import Trainer
@@ -136,11 +136,11 @@ class LanguageTask(Task):
 
     def make_trainer(self, plan: FitPlan, model: TaskModel, compute: Compute) -> Trainer:
         assert isinstance(model, LanguageModel)
-        run = plan.run
-        batches = StreamBatches(self.corpus.train, run.batch_size, plan.task_options.steps, compute.device)
+        run, options = plan.run, plan.task_options
+        batches = StreamBatches(self.corpus.train, run.batch_size, options.steps, compute.device)
 
         def loss(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-            logits, state = model(batch["x"], batches.state)
+            logits, state = model(batch["x"], _begun_anew(batches.state, model.encoder, options.restart))
             batches.state = tuple(leaf.detach() for leaf in state)
             return {"cross_entropy": _nats(logits, batch["target"])}
 
@@ -217,6 +217,14 @@ class LanguageTask(Task):
 
     def figures(self, model: TaskModel, judged: Judged, compute: Compute) -> dict[str, Figure]:
         return {}
+
+
+def _begun_anew(state: State, encoder: Encoder, share: float) -> State:
+    """`state`, with the initial one in a random `share` of the rows."""
+    if not state or not share:
+        return state
+    rows = len(state[0])
+    return reset_state(state, encoder.initial_state(rows), torch.rand(rows, device=state[0].device) < share)
 
 
 def _nats(logits: Tensor, target: Tensor) -> Tensor:

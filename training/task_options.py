@@ -18,6 +18,7 @@ class LanguageOptions:
     """Of language models."""
 
     steps: int = 35  # tokens that gradients reach back; the state goes on beyond them
+    restart: float = 0.02  # share of rows whose state begins anew at each update, or models may never learn to begin
     tied: bool = True  # the vectors of tokens are also those that tell the next one (Press and Wolf 2017)
     dropout: float = 0.0  # of the features, before the next token is told
 
