@@ -24,6 +24,7 @@ from ..envs.spec import ObservationSpec
 from .base import Encoder, Inputs, State, keep_state, reset_state
 from .parts import addressing
 from .parts.controllers import Controller, ControllerKind, touched
+from .parts.links import link_step
 from .parts.reading import Reader
 
 kind = "differentiable neural computer: memory with allocation and temporal links"
@@ -116,36 +117,54 @@ class DNC(Encoder):
 
     def step(self, projected: Tensor, state: State, record: Record | None = None) -> tuple[Tensor, State]:
         """One step of the controller and the memory; projected is the controller's `[B, ...]`."""
-        memory, usage, precedence, write_weights, links, read_weights, vectors = state[:7]
-        hidden, carried = self.controller.step(projected, vectors.flatten(1), state[7:])
-        told = self.parse(self.interface(hidden))
+        memory, usage, precedence, last_write, links, last_read, vectors = state[:7]
+        hidden, carried, told, memory, usage, write = self.write(
+            projected, memory, usage, last_write, last_read, vectors, state[7:]
+        )
+        links, forward, backward = link_step(links, write, precedence, last_read)
+        precedence = addressing.update_precedence(precedence, write)
+        read, vectors, features = self.read(told, memory, forward, backward, hidden)
+        if record is not None:
+            seen = {"write_weights": write, "read_weights": read, "usage": usage, "modes": told.modes}
+            gates = {"allocation_gate": told.allocate, "write_gate": told.write, "free_gates": told.free}
+            for name, value in {**seen, **gates}.items():
+                record.setdefault(name, []).append(value.detach())
+        return features, (memory, usage, precedence, write, links, read, vectors, *carried)
 
-        kept = addressing.retention(told.free, read_weights)
-        usage = addressing.update_usage(usage, write_weights, kept)
+    def write(
+        self,
+        projected: Tensor,
+        memory: Tensor,
+        usage: Tensor,
+        last_write: Tensor,
+        last_read: Tensor,
+        vectors: Tensor,
+        carried: State,
+    ) -> tuple[Tensor, State, Interface, Tensor, Tensor, Tensor]:
+        """From the controller to the new memory: (hidden, carried, told, memory, usage, write weights)."""
+        hidden, carried = self.controller.step(projected, vectors.flatten(1), carried)
+        told = self.parse(self.interface(hidden))
+        kept = addressing.retention(told.free, last_read)
+        usage = addressing.update_usage(usage, last_write, kept)
         content = addressing.by_content(memory, told.write_key, told.write_strength, told.write_mask).squeeze(1)
-        free_slots = addressing.allocation(usage)
-        write_weights = told.write * torch.lerp(content, free_slots, told.allocate)
+        write = told.write * torch.lerp(content, addressing.allocation(usage), told.allocate)
         if self.config.deallocate:
             memory = memory * kept.unsqueeze(2)
-        memory = addressing.erase_and_add(memory, write_weights.unsqueeze(1), told.erase, told.add)
+        memory = addressing.erase_and_add(memory, write.unsqueeze(1), told.erase, told.add)
+        return hidden, carried, told, memory, usage, write
 
-        links = addressing.update_links(links, write_weights, precedence)
-        precedence = addressing.update_precedence(precedence, write_weights)
-        forward, backward = addressing.follow(links, read_weights)
+    def read(
+        self, told: Interface, memory: Tensor, forward: Tensor, backward: Tensor, hidden: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(read weights, read vectors, features), from the new memory and where the links lead."""
         if told.powers is not None:
             backward = addressing.sharpen(backward, told.powers[:, :, 0])
             forward = addressing.sharpen(forward, told.powers[:, :, 1])
         content = addressing.by_content(memory, told.read_keys, told.read_strengths, told.read_masks)
         shares = told.modes.unsqueeze(3)
-        read_weights = shares[:, :, 0] * backward + shares[:, :, 1] * content + shares[:, :, 2] * forward
-        vectors = read_weights @ memory
-        if record is not None:
-            seen = {"write_weights": write_weights, "read_weights": read_weights, "usage": usage, "modes": told.modes}
-            gates = {"allocation_gate": told.allocate, "write_gate": told.write, "free_gates": told.free}
-            for name, value in {**seen, **gates}.items():
-                record.setdefault(name, []).append(value.detach())
-        new = (memory, usage, precedence, write_weights, links, read_weights, vectors)
-        return torch.cat([hidden, vectors.flatten(1)], 1), (*new, *carried)
+        weights = shares[:, :, 0] * backward + shares[:, :, 1] * content + shares[:, :, 2] * forward
+        vectors = weights @ memory
+        return weights, vectors, torch.cat([hidden, vectors.flatten(1)], 1)
 
     def parse(self, vector: Tensor) -> Interface:
         """The interface vector `[B, sum(sizes)]` cut into parts, each in its range."""

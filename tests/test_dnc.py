@@ -10,7 +10,7 @@ import pytest
 import torch
 from saccade.encoders import dnc
 from saccade.encoders.base import Inputs
-from saccade.encoders.parts import addressing
+from saccade.encoders.parts import addressing, links, native
 from saccade.envs.errors import SpecError, UserError
 from saccade.envs.spec import ObservationSpec
 from torch import Tensor
@@ -114,20 +114,48 @@ def test_gradients_of_links_and_look_up():
     def leaf(*shape: int) -> Tensor:
         return torch.rand(*shape, dtype=torch.float64).div(4).requires_grad_()
 
-    links, write, precedence = leaf(2, 5, 5), leaf(2, 5), leaf(2, 5)
-    assert torch.autograd.gradcheck(addressing.update_links, (links, write, precedence))
+    assert torch.autograd.gradcheck(links.link_step, (leaf(2, 5, 5), leaf(2, 5), leaf(2, 5), leaf(2, 3, 5)))
     assert torch.autograd.gradcheck(addressing.by_content, (leaf(2, 5, 3), leaf(2, 2, 3), leaf(2, 2), leaf(2, 2, 3)))
     assert torch.autograd.gradcheck(addressing.sharpen, (leaf(2, 2, 5), leaf(2, 2) + 1.5))
 
 
+@pytest.mark.parametrize("native_from", [1, 1 << 40], ids=["loops", "torch"])
+@pytest.mark.parametrize("heads", [1, 2, 3, 4, 7])
+def test_step_of_the_links_is_the_plain_one(heads: int, native_from: int, monkeypatch: pytest.MonkeyPatch):
+    """Values and gradients; in C++ (where there is a compiler) and in torch."""
+    monkeypatch.setattr(links, "NATIVE_FROM", native_from)
+    torch.manual_seed(heads)
+    for slots, dtype in ((5, torch.float64), (37, torch.float32)):
+        shapes = ((2, slots, slots), (2, slots), (2, slots), (2, heads, slots))
+        leaves = [torch.rand(*shape, dtype=dtype).div(4).requires_grad_() for shape in shapes]
+        new = addressing.update_links(*leaves[:3])
+        expected = (new, *addressing.follow(new, leaves[3]))
+        ours = links.link_step(*leaves)
+        torch.testing.assert_close(ours, expected)
+        slopes = [torch.randn_like(tensor) for tensor in ours]
+        torch.testing.assert_close(
+            torch.autograd.grad(ours, leaves, slopes), torch.autograd.grad(expected, leaves, slopes)
+        )
+        some = links.link_step(leaves[0].detach(), *leaves[1:])[1].square().sum()  # as in the first step and the last
+        assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(some, leaves[1:]))
+
+
+def test_without_a_compiler_torch_does_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert native.load("int nothing;") is None
+    monkeypatch.undo()
+    monkeypatch.setenv(native.SWITCH, "0")
+    assert native.load("int nothing_either;") is None
+
+
 def test_links_follow_the_order_of_writing():
     """Slots 0, 2, 1 written one after the other, each wholly: forward from 0 is 2, backward from 1 is 2."""
-    links, precedence = torch.zeros(1, 4, 4), torch.zeros(1, 4)
+    order, precedence = torch.zeros(1, 4, 4), torch.zeros(1, 4)
     for slot in (0, 2, 1):
         write = torch.eye(4)[[slot]]
-        links = addressing.update_links(links, write, precedence)
+        order = addressing.update_links(order, write, precedence)
         precedence = addressing.update_precedence(precedence, write)
-    forward, backward = addressing.follow(links, torch.eye(4)[None, [0, 1]])
+    forward, backward = addressing.follow(order, torch.eye(4)[None, [0, 1]])
     torch.testing.assert_close(forward[0, 0], torch.eye(4)[2])
     torch.testing.assert_close(backward[0, 1], torch.eye(4)[2])
     torch.testing.assert_close(backward[0, 0], torch.zeros(4))
@@ -166,11 +194,11 @@ def test_finite_after_ten_thousand_steps_of_extreme_input(switches: dict[str, bo
             x = torch.randn(2500, 2, 5) * scale
             features, state = net(Inputs(x), state)
             assert all(tensor.isfinite().all() for tensor in (features, *state))
-    usage, links = state[1], state[4]
+    usage, order = state[1], state[4]
     assert usage.min() >= 0
     assert usage.max() <= 1.0001
-    assert links.sum(1).max() <= 1.001
-    assert links.sum(2).max() <= 1.001
+    assert order.sum(1).max() <= 1.001
+    assert order.sum(2).max() <= 1.001
 
 
 def test_gradients_are_finite_after_extreme_input():

@@ -95,7 +95,7 @@ def update_precedence(precedence: Tensor, write_weights: Tensor) -> Tensor:
 def update_links(links: Tensor, write_weights: Tensor, precedence: Tensor) -> Tensor:
     """`links[b, i, j]`: how much slot i was written right after slot j, `[B, N, N]` (DNC eq. for L).
 
-    `precedence` is that of before this write. The diagonal is zero. `temporal.LinkStep` computes the same faster.
+    `precedence` is that of before this write. The diagonal is zero. `links.link_step` computes the same faster.
     """
     row, column = write_weights.unsqueeze(2), write_weights.unsqueeze(1)
     links = (1 - row - column) * links + row * precedence.unsqueeze(1)
