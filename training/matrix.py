@@ -15,6 +15,11 @@ from ..envs.spec import ObservationSpec
 
 WORLDS = ("CartPole-v1", "pixels/CartPole-v1", "ALE/Breakout-v5")  # one of each kind
 VECTORS = ObservationSpec((16,))  # as a .npy file holds them; their number makes no difference
+STEPS = {  # one step of sequences; as little does the number of words
+    "sequential-mnist": ObservationSpec((28,), "uint8", 0, 255),
+    "copy": ObservationSpec((10,), "float32", 0, 1),
+    "text": ObservationSpec((), "int64", 0, 99, vocabulary=100),
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Cell:
 def sources() -> dict[str, ObservationSpec]:
     """What is read: data sets, and one world of each kind. Nothing is downloaded or opened for that."""
     published = {name: module.SPEC for name, module in PUBLISHED.items()}
-    return published | {"PATH.npy": VECTORS} | {name: _spec_of(name) for name in WORLDS}
+    return published | {"PATH.npy": VECTORS} | STEPS | {name: _spec_of(name) for name in WORLDS}
 
 
 def try_encoder(name: str, spec: ObservationSpec) -> Cell:
