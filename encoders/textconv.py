@@ -64,7 +64,8 @@ class TextConv(Encoder):
         past, largest = state
         x = torch.cat([past.transpose(0, 1).to(x.dtype), x])  # [past + T, B, D]
         read = x.permute(1, 2, 0)
-        answers = [filters(read[:, :, self.past + 1 - filters.kernel_size[0] :]).relu() for filters in self.filters]
+        widths = zip(self.config.widths, self.filters, strict=True)
+        answers = [filters(read[:, :, self.past + 1 - width :]).relu() for width, filters in widths]
         y = torch.cat(answers, 1).permute(2, 0, 1)  # [T, B, F]; never below 0, so a 0 changes no maximum
         y = y if mask is None else y.masked_fill(~mask.unsqueeze(2), 0)
         y = torch.cat([torch.maximum(y[:1], largest.to(y.dtype)), y[1:]])
