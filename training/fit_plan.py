@@ -13,6 +13,7 @@ from ..encoders.parts.augment_images import Augmentation
 from ..envs.errors import UnknownNameError, UserError
 from . import device as devices
 from .optimise import Rule, Schedule
+from .fit_recipes import RECIPES, Recipe
 from .plan import CONFIG_FILE, read_config
 from .serial import from_json, to_json
 from .task_options import NoOptions, options_of
@@ -95,101 +96,6 @@ class FitPlan:
             data["bundle"],
             from_json(options_of(data["task"]), data["task_options"], "task_options"),
         )
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Settings for one encoder on one data set."""
-
-    run: dict[str, Any] = field(default_factory=dict)
-    augment: dict[str, Any] = field(default_factory=dict)
-    encoder_config: dict[str, Any] = field(default_factory=dict)
-    task_options: dict[str, Any] = field(default_factory=dict)
-
-
-RECIPES: dict[tuple[str, str], Recipe] = {
-    # logistic regression and the MLP 784-256-256-10 of the founding material, with a rate that falls
-    ("mnist", "flat"): Recipe(
-        {
-            "epochs": 20,
-            "batch_size": 200,
-            "optimizer": "sgd",
-            "learning_rate": 0.2,
-            "schedule": "cosine",
-            "precision": "float32",
-        }
-    ),
-    ("mnist", "mlp"): Recipe(
-        {"epochs": 20, "schedule": "onecycle", "learning_rate": 2e-3}, encoder_config={"hidden": (256, 256)}
-    ),
-    ("mnist", "convnet"): Recipe({"epochs": 10, "schedule": "onecycle"}),
-    ("cifar10", "convnet"): Recipe(
-        {"epochs": 12, "batch_size": 128, "schedule": "onecycle", "weight_decay": 5e-4, "optimizer": "adamw"},
-        {"flip": True, "crop": 24, "brightness": 0.25, "contrast": 0.5},
-        {"channels": (64, 64), "dense": (384, 192), "dropout": 0.0, "crop": 24},
-    ),
-    ("mnist", "fastconv"): Recipe(
-        {
-            "epochs": 8,
-            "batch_size": 128,
-            "optimizer": "nesterov",
-            "learning_rate": 0.1,
-            "schedule": "onecycle",
-            "weight_decay": 5e-4,
-            "label_smoothing": 0.1,
-            "average": 0.95,
-        },
-        {"rotate": 10.0, "scale": 0.1, "shear": 0.1, "shift": 2},
-        {"widths": (32, 64, 128), "patch": 3, "activation": "relu"},
-    ),
-    ("cifar10", "fastconv"): Recipe(
-        {
-            "epochs": 10,
-            "batch_size": 512,
-            "optimizer": "nesterov",
-            "learning_rate": 0.5,
-            "momentum": 0.85,
-            "schedule": "linear",
-            "warmup": 0.2,
-            "weight_decay": 1e-3,
-            "label_smoothing": 0.2,
-            "head_scale": 0.125,
-            "average": 0.9,
-            "alternate_flip": True,
-            "views": "flip",
-        },
-        {"shift": 2, "padding": "reflect"},
-    ),
-    ("word2vec", "embedding"): Recipe(  # the rate, epochs and width of gensim's defaults, as far as they fit
-        {
-            "epochs": 5,
-            "batch_size": 350,
-            "optimizer": "sgd",
-            "momentum": 0.0,
-            "learning_rate": 0.025,
-            "schedule": "linear",
-            "precision": "float32",
-        }
-    ),
-    **{
-        ("dates", encoder): Recipe(
-            {"epochs": 6, "batch_size": 128, "learning_rate": 3e-3, "schedule": "onecycle", "max_gradient_norm": 1.0},
-            encoder_config={"hidden": 64, "embedding": 32, "bidirectional": True},
-        )
-        for encoder in ("lstm", "gru")
-    },
-    **{
-        ("treebank", encoder): Recipe(
-            {"epochs": 12, "batch_size": 50, "learning_rate": 3e-3, "schedule": "onecycle", "max_gradient_norm": 5.0},
-            encoder_config=config,
-        )
-        for encoder, config in (
-            ("embedding", {"width": 32}),
-            ("lstm", {"hidden": 64, "embedding": 32}),
-            ("gru", {"hidden": 64, "embedding": 32}),
-        )
-    },
-}
 
 
 def default_plan(task: str, encoder: str) -> FitPlan:

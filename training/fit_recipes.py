@@ -1,0 +1,147 @@
+"""Settings that work, for one task and one encoder: the defaults of `saccade fit`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings for one encoder on one data set."""
+
+    run: dict[str, Any] = field(default_factory=dict)
+    augment: dict[str, Any] = field(default_factory=dict)
+    encoder_config: dict[str, Any] = field(default_factory=dict)
+    task_options: dict[str, Any] = field(default_factory=dict)
+
+
+RECIPES: dict[tuple[str, str], Recipe] = {
+    # logistic regression and the MLP 784-256-256-10 of the founding material, with a rate that falls
+    ("mnist", "flat"): Recipe(
+        {
+            "epochs": 20,
+            "batch_size": 200,
+            "optimizer": "sgd",
+            "learning_rate": 0.2,
+            "schedule": "cosine",
+            "precision": "float32",
+        }
+    ),
+    ("mnist", "mlp"): Recipe(
+        {"epochs": 20, "schedule": "onecycle", "learning_rate": 2e-3}, encoder_config={"hidden": (256, 256)}
+    ),
+    ("mnist", "convnet"): Recipe({"epochs": 10, "schedule": "onecycle"}),
+    ("cifar10", "convnet"): Recipe(
+        {"epochs": 12, "batch_size": 128, "schedule": "onecycle", "weight_decay": 5e-4, "optimizer": "adamw"},
+        {"flip": True, "crop": 24, "brightness": 0.25, "contrast": 0.5},
+        {"channels": (64, 64), "dense": (384, 192), "dropout": 0.0, "crop": 24},
+    ),
+    ("mnist", "fastconv"): Recipe(
+        {
+            "epochs": 8,
+            "batch_size": 128,
+            "optimizer": "nesterov",
+            "learning_rate": 0.1,
+            "schedule": "onecycle",
+            "weight_decay": 5e-4,
+            "label_smoothing": 0.1,
+            "average": 0.95,
+        },
+        {"rotate": 10.0, "scale": 0.1, "shear": 0.1, "shift": 2},
+        {"widths": (32, 64, 128), "patch": 3, "activation": "relu"},
+    ),
+    ("cifar10", "fastconv"): Recipe(
+        {
+            "epochs": 10,
+            "batch_size": 512,
+            "optimizer": "nesterov",
+            "learning_rate": 0.5,
+            "momentum": 0.85,
+            "schedule": "linear",
+            "warmup": 0.2,
+            "weight_decay": 1e-3,
+            "label_smoothing": 0.2,
+            "head_scale": 0.125,
+            "average": 0.9,
+            "alternate_flip": True,
+            "views": "flip",
+        },
+        {"shift": 2, "padding": "reflect"},
+    ),
+    ("word2vec", "embedding"): Recipe(  # the rate, epochs and width of gensim's defaults, as far as they fit
+        {
+            "epochs": 5,
+            "batch_size": 350,
+            "optimizer": "sgd",
+            "momentum": 0.0,
+            "learning_rate": 0.025,
+            "schedule": "linear",
+            "precision": "float32",
+        }
+    ),
+    **{
+        ("dates", encoder): Recipe(
+            {"epochs": 6, "batch_size": 128, "learning_rate": 3e-3, "schedule": "onecycle", "max_gradient_norm": 1.0},
+            encoder_config={"hidden": 64, "embedding": 32, "bidirectional": True},
+        )
+        for encoder in ("lstm", "gru")
+    },
+    **{
+        ("treebank", encoder): Recipe(
+            {"epochs": 12, "batch_size": 50, "learning_rate": 3e-3, "schedule": "onecycle", "max_gradient_norm": 5.0},
+            encoder_config=config,
+        )
+        for encoder, config in (
+            ("embedding", {"width": 32}),
+            ("lstm", {"hidden": 64, "embedding": 32}),
+            ("gru", {"hidden": 64, "embedding": 32}),
+        )
+    },
+}
+
+
+def _memory_recipes() -> dict[tuple[str, str], Recipe]:
+    """Neural Turing machine and DNC on the generated tasks: gradients are clipped, as both papers do."""
+    run = {"batch_size": 32, "epoch_batches": 250, "max_gradient_norm": 10.0, "learning_rate": 1e-3}
+    ntm, dnc = {"slots": 128, "width": 20, "hidden": 100}, {"slots": 128, "width": 16, "hidden": 100}
+    small = {"slots": 10, "width": 12, "hidden": 64, "controller": "feedforward"}  # SYSTEMS: ten slots, one head
+    recipes = {
+        ("copy", "ntm"): Recipe({**run, "epochs": 40}, encoder_config=ntm),
+        ("copy", "dnc"): Recipe({**run, "epochs": 40}, encoder_config=dnc),
+        ("copy-slots", "dnc"): Recipe({**run, "epochs": 40}, encoder_config=small),
+        ("babi", "dnc"): Recipe(
+            {"batch_size": 32, "epochs": 20, "learning_rate": 1e-3, "max_gradient_norm": 10.0, "schedule": "linear"},
+            encoder_config={"slots": 48, "width": 32, "read_heads": 4, "hidden": 128, "masked": True}
+            | {"deallocate": True, "sharpen": True, "layer_norm": True, "bypass_dropout": 0.1},
+        ),
+        ("babi", "lstm"): Recipe(
+            {"batch_size": 32, "epochs": 20, "learning_rate": 1e-3, "max_gradient_norm": 10.0, "schedule": "linear"},
+            encoder_config={"hidden": 256, "embedding": 64},
+        ),
+    }
+    for task in ("associative-recall", "priority-sort", "repeat-copy"):
+        recipes[task, "ntm"] = Recipe({**run, "epochs": 60}, encoder_config={**ntm, "read_heads": 2})
+        recipes[task, "dnc"] = Recipe({**run, "epochs": 60}, encoder_config={**dnc, "slots": 64, "read_heads": 2})
+    return recipes
+
+
+RECIPES |= _memory_recipes()
+RECIPES |= {
+    ("sequential-mnist", "lstm"): Recipe(
+        {"epochs": 10, "batch_size": 100, "learning_rate": 2e-3, "schedule": "onecycle", "max_gradient_norm": 1.0},
+        encoder_config={"hidden": 128},
+    ),
+    ("penn", "lstm"): Recipe(
+        {"epochs": 40, "batch_size": 32, "learning_rate": 2e-3, "schedule": "cosine", "max_gradient_norm": 0.5}
+        | {"weight_decay": 1e-6, "average": 0.99},
+        encoder_config={"layers": 2, "hidden": 512, "embedding": 384, "input_dropout": 0.5, "dropout": 0.4}
+        | {"locked_dropout": True},
+        task_options={"steps": 50, "dropout": 0.5},
+    ),
+    ("shakespeare", "lstm"): Recipe(
+        {"epochs": 10, "batch_size": 64, "learning_rate": 2e-3, "schedule": "onecycle", "max_gradient_norm": 1.0},
+        encoder_config={"layers": 2, "hidden": 256, "embedding": 64, "dropout": 0.3},
+        task_options={"steps": 100, "tied": False, "dropout": 0.3},
+    ),
+}
