@@ -12,8 +12,8 @@ from ..encoders import find_encoder
 from ..encoders.parts.augment_images import Augmentation
 from ..envs.errors import UnknownNameError, UserError
 from . import device as devices
-from .optimise import Rule, Schedule
 from .fit_recipes import RECIPES, Recipe
+from .optimise import Rule, Schedule
 from .plan import CONFIG_FILE, read_config
 from .serial import from_json, to_json
 from .task_options import NoOptions, options_of

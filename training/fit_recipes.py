@@ -105,7 +105,12 @@ def _memory_recipes() -> dict[tuple[str, str], Recipe]:
     """Neural Turing machine and DNC on the generated tasks: gradients are clipped, as both papers do."""
     run = {"batch_size": 32, "epoch_batches": 250, "max_gradient_norm": 10.0, "learning_rate": 1e-3}
     ntm, dnc = {"slots": 128, "width": 20, "hidden": 100}, {"slots": 128, "width": 16, "hidden": 100}
-    small = {"slots": 10, "width": 12, "hidden": 64, "controller": "feedforward"}  # SYSTEMS: ten slots, one head
+    small = {
+        "slots": 10,
+        "width": 12,
+        "hidden": 64,
+        "controller": "feedforward",
+    }  # ten slots and one head, as in the figure of the paper
     recipes = {
         ("copy", "ntm"): Recipe({**run, "epochs": 40}, encoder_config=ntm),
         ("copy", "dnc"): Recipe({**run, "epochs": 40}, encoder_config=dnc),

@@ -236,7 +236,7 @@ class ParseTask(Task):
         report = {"beam": width} | compare(*said, sentences, self.dataset.groups)
         values = {name: report[name] for name in ("error", "uas", "las", "exact")}
         if is_final:
-            report["greedy"] = compare(*parse(model, sentences, compute, 1), sentences)
+            report["greedy"] = compare(*parse(model, sentences, compute, 1), sentences, self.dataset.groups)
         return Judged(report["error"], values, report, said)
 
     def score(self, judged: Judged) -> dict[str, Any]:

@@ -192,7 +192,8 @@ def attention_figure(model: Translator, dataset: PairsDataset, numbers: Sequence
         with compute.autocast():
             told = search(model, batch, 1, dataset.test.written.shape[1])
         assert told.weights is not None
-        axes.imshow(told.weights[0].float().cpu(), cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+        weights = told.weights[0].float().cpu().numpy()
+        axes.imshow(weights, cmap="Greys", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         axes.set_xticks(range(batch["x"].shape[1]), [dataset.words[letter] for letter in batch["x"][0]], fontsize=7)
         symbols = [*dataset.symbols, "end"]
         axes.set_yticks(range(told.symbols.shape[1]), [symbols[place] for place in told.symbols[0]], fontsize=7)

@@ -32,7 +32,7 @@ class Gradients(NamedTuple):
     inputs: Tensor
     targets: Tensor
     noise: Tensor
-    shift: Shift  # by the shifts, whether there were any or not
+    shift: Shift | None
 
 
 def skip_gram_loss(
@@ -57,14 +57,15 @@ def skip_gram_loss(
 def skip_gram_gradients(
     inputs: Tensor, targets: Tensor, noise: Tensor, pair: Tensor, share: float, shift: Shift | None = None
 ) -> Gradients:
-    """Of `skip_gram_loss`: with s a score, -sigmoid(-s) times `pair`, and sigmoid(s) times share and pairs."""
+    """Of `skip_gram_loss`: with s a score, sigmoid(s) - 1 times `pair`, and sigmoid(s) times share and pairs."""
     near, far = _skip_gram_scores(inputs, targets, noise, shift)
-    near = near.neg_().sigmoid_().mul_(pair).neg_()
+    near = near.sigmoid_().sub_(1).mul_(pair)
     far = far.sigmoid_().mul_(pair.sum(-1, keepdim=True).mul_(share))
     by_inputs = torch.baddbmm(torch.matmul(far, noise), near, targets)
     by_noise = far.flatten(0, 1).t() @ inputs.flatten(0, 1)
     by_targets = torch.bmm(near.transpose(1, 2), inputs)
-    return Gradients(by_inputs, by_targets, by_noise, Shift(near.sum(1), far.sum((0, 1))))
+    by_shift = None if shift is None else Shift(near.sum(1), far.sum((0, 1)))
+    return Gradients(by_inputs, by_targets, by_noise, by_shift)
 
 
 def bag_loss(
@@ -92,12 +93,13 @@ def bag_gradients(
     mean, is_there = _weights(pair)
     bag = torch.bmm(mean, inputs)
     near, far = _bag_scores(bag, targets, noise, shift)
-    near = near.neg_().sigmoid_().mul_(is_there).neg_()
+    near = near.sigmoid_().sub_(1).mul_(is_there)
     far = far.sigmoid_().mul_(is_there.unsqueeze(-1) * share)
     by_bag = torch.matmul(far, noise).addcmul_(near.unsqueeze(-1), targets)
     by_noise = far.flatten(0, 1).t() @ bag.flatten(0, 1)
     by_inputs = torch.bmm(mean.transpose(1, 2), by_bag)
-    return Gradients(by_inputs, near.unsqueeze(-1) * bag, by_noise, Shift(near, far.sum((0, 1))))
+    by_shift = None if shift is None else Shift(near, far.sum((0, 1)))
+    return Gradients(by_inputs, near.unsqueeze(-1) * bag, by_noise, by_shift)
 
 
 def _skip_gram_scores(inputs: Tensor, targets: Tensor, noise: Tensor, shift: Shift | None) -> tuple[Tensor, Tensor]:

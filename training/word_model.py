@@ -83,7 +83,7 @@ class WordModel(TaskModel):
         self.table.weight.index_add_(0, rows.inputs.flatten(), found.inputs.view(-1, width), alpha=-rate)
         self.outputs.index_add_(0, rows.targets.flatten(), found.targets.view(-1, width), alpha=-rate)
         self.outputs.index_add_(0, rows.noise, found.noise, alpha=-rate)
-        if self.is_nce:
+        if found.shift is not None:
             self.bias.index_add_(0, rows.targets.flatten(), found.shift.target.flatten(), alpha=-rate)
             self.bias.index_add_(0, rows.noise, found.shift.noise, alpha=-rate)
 
