@@ -350,9 +350,9 @@ def test_a_run_from_end_to_end(small: TreeDataset, tmp_path):
 
 @pytest.mark.parametrize("name", ["embedding", "lstm"])
 def test_few_sentences_are_learned_by_heart(small: TreeDataset, name: str):
-    words = ["--encoder", name, "--epochs", "40", "--batch-size", "10", "--learning-rate", "1e-2", "--threads", "1"]
+    words = ["--encoder", name, "--epochs", "60", "--batch-size", "10", "--learning-rate", "1e-2", "--threads", "1"]
     config = {"embedding": ["--encoder.width", "16"], "lstm": ["--encoder.hidden", "24", "--encoder.embedding", "16"]}
-    plan = parse_fit("treebank", [*words, *config[name], "--task.hidden", "32"]).plan
+    plan = parse_fit("treebank", [*words, *config[name], "--task.hidden", "32", "--schedule", "constant"]).plan
     task = find_task(plan)
     assert isinstance(task, parse_task.ParseTask)
     task.dataset = dataclasses.replace(small, train=few(small.train, 10))
@@ -360,7 +360,7 @@ def test_few_sentences_are_learned_by_heart(small: TreeDataset, name: str):
     switched = []
     for _ in task.make_trainer(plan, model, Compute()):
         switched.append(model.is_local)
-    assert switched == [True] * 20 + [False] * 20
+    assert switched == [True] * 30 + [False] * 30
     head, relation = parse(model, task.dataset.train, Compute(), 4)
     assert compare(head, relation, task.dataset.train)["las"] == 1
 
