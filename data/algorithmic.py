@@ -220,13 +220,18 @@ TASKS = {
 
 
 def load(name: str) -> SequenceDataset:
-    """The task called `name`, of `TASKS`: `draw(generator, count)` gives training sequences, all of group 0.
+    """The task called `name`, of `TASKS`: `draw(generator, count)` gives training sequences, all of group 0 and of one
+    size, so that none of a batch is padded.
 
     Validation and test are the same in every run. The test's groups, from 1 on, have one size each.
     """
     task = TASKS[name]
 
     def draw(generator: Generator, count: int) -> Sequences:
+        drawn = (np.full(count, generator.integers(low, high + 1)) for low, high in task.sizes)
+        return _grouped(task.make(generator, *drawn), [count])
+
+    def mixed(generator: Generator, count: int) -> Sequences:
         drawn = (generator.integers(low, high + 1, count) for low, high in task.sizes)
         return _grouped(task.make(generator, *drawn), [count])
 
@@ -238,8 +243,8 @@ def load(name: str) -> SequenceDataset:
         name,
         task.spec,
         task.outputs,
-        train=draw(example, VALIDATED),
-        validation=draw(validation, VALIDATED),
+        train=mixed(example, VALIDATED),
+        validation=mixed(validation, VALIDATED),
         test=_grouped(test, [0, *[TESTED] * len(task.tests)]),
         groups=(f"as trained: {trained}", *task.tests),
         draw=draw,

@@ -19,7 +19,12 @@ def numbers(generator_seed: int, name: str, count: int = 200) -> Sequences:
     data = load(name)
     assert isinstance(data, SequenceDataset)
     assert data.draw is not None
-    return data.draw(np.random.default_rng(generator_seed), count)
+    generator = np.random.default_rng(generator_seed)
+    draws = [data.draw(generator, 2) for _ in range(count // 2)]
+    assert all(draw.lengths[0] == draw.lengths[1] for draw in draws)  # no padding
+    starts = np.cumsum([0, *(int(length) for draw in draws for length in draw.lengths)])
+    x, target = (torch.cat([getattr(draw, name) for draw in draws]) for name in ("x", "target"))
+    return Sequences(x, target, torch.from_numpy(starts), torch.cat([draw.group for draw in draws]))
 
 
 def each(sequences: Sequences) -> list[tuple[np.ndarray, np.ndarray]]:
