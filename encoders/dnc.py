@@ -25,6 +25,7 @@ from .base import Encoder, Inputs, State, keep_state, reset_state
 from .parts import addressing
 from .parts.controllers import Controller, ControllerKind, touched
 from .parts.links import link_step
+from .parts.memory_step import memory_step, native_step
 from .parts.reading import Reader
 
 kind = "differentiable neural computer: memory with allocation and temporal links"
@@ -83,6 +84,7 @@ class DNC(Encoder):
         reads = self.heads * self.width
         self.controller = Controller(config.controller, self.reader.size, reads, config.hidden)
         self.sizes = interface_sizes(config)
+        self.switches = config.masked + 2 * config.deallocate + 4 * config.sharpen
         self.interface = nn.Linear(config.hidden, sum(self.sizes))
         self.norm = nn.LayerNorm(sum(self.sizes)) if config.layer_norm else None
         self.feature_shape = (config.hidden + reads,)
@@ -117,33 +119,28 @@ class DNC(Encoder):
 
     def step(self, projected: Tensor, state: State, record: Record | None = None) -> tuple[Tensor, State]:
         """One step of the controller and the memory; projected is the controller's `[B, ...]`."""
-        memory, usage, precedence, last_write, links, last_read, vectors = state[:7]
-        hidden, carried, told, memory, usage, write = self.write(
-            projected, memory, usage, last_write, last_read, vectors, state[7:]
-        )
-        links, forward, backward = link_step(links, write, precedence, last_read)
-        precedence = addressing.update_precedence(precedence, write)
-        read, vectors, features = self.read(told, memory, forward, backward, hidden)
+        hidden, carried = self.controller.step(projected, state[6].flatten(1), state[7:])
+        vector = self.interface(hidden)
+        if self.norm is not None:
+            vector = self.norm(vector)
+        if self.config.clip:
+            vector = vector.clamp(-self.config.clip, self.config.clip)
+        library = native_step(vector, *state[:6])
+        if library is None:
+            new = self.remember(self.parse(vector), state)
+        else:
+            new = memory_step(library, vector, state[:6], self.switches)
         if record is not None:
-            seen = {"write_weights": write, "read_weights": read, "usage": usage, "modes": told.modes}
+            told = self.parse(vector)
+            seen = {"write_weights": new[3], "read_weights": new[5], "usage": new[1], "modes": told.modes}
             gates = {"allocation_gate": told.allocate, "write_gate": told.write, "free_gates": told.free}
             for name, value in {**seen, **gates}.items():
                 record.setdefault(name, []).append(value.detach())
-        return features, (memory, usage, precedence, write, links, read, vectors, *carried)
+        return torch.cat([hidden, new[6].flatten(1)], 1), (*new, *carried)
 
-    def write(
-        self,
-        projected: Tensor,
-        memory: Tensor,
-        usage: Tensor,
-        last_write: Tensor,
-        last_read: Tensor,
-        vectors: Tensor,
-        carried: State,
-    ) -> tuple[Tensor, State, Interface, Tensor, Tensor, Tensor]:
-        """From the controller to the new memory: (hidden, carried, told, memory, usage, write weights)."""
-        hidden, carried = self.controller.step(projected, vectors.flatten(1), carried)
-        told = self.parse(self.interface(hidden))
+    def remember(self, told: Interface, state: State) -> State:
+        """The memory's state after a step, read vectors last, in torch; `memory_step` is the same in C++."""
+        memory, usage, precedence, last_write, links, last_read = state[:6]
         kept = addressing.retention(told.free, last_read)
         usage = addressing.update_usage(usage, last_write, kept)
         content = addressing.by_content(memory, told.write_key, told.write_strength, told.write_mask).squeeze(1)
@@ -151,27 +148,19 @@ class DNC(Encoder):
         if self.config.deallocate:
             memory = memory * kept.unsqueeze(2)
         memory = addressing.erase_and_add(memory, write.unsqueeze(1), told.erase, told.add)
-        return hidden, carried, told, memory, usage, write
 
-    def read(
-        self, told: Interface, memory: Tensor, forward: Tensor, backward: Tensor, hidden: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """(read weights, read vectors, features), from the new memory and where the links lead."""
+        links, forward, backward = link_step(links, write, precedence, last_read)
+        precedence = addressing.update_precedence(precedence, write)
         if told.powers is not None:
             backward = addressing.sharpen(backward, told.powers[:, :, 0])
             forward = addressing.sharpen(forward, told.powers[:, :, 1])
         content = addressing.by_content(memory, told.read_keys, told.read_strengths, told.read_masks)
         shares = told.modes.unsqueeze(3)
-        weights = shares[:, :, 0] * backward + shares[:, :, 1] * content + shares[:, :, 2] * forward
-        vectors = weights @ memory
-        return weights, vectors, torch.cat([hidden, vectors.flatten(1)], 1)
+        read = shares[:, :, 0] * backward + shares[:, :, 1] * content + shares[:, :, 2] * forward
+        return memory, usage, precedence, write, links, read, read @ memory
 
     def parse(self, vector: Tensor) -> Interface:
         """The interface vector `[B, sum(sizes)]` cut into parts, each in its range."""
-        if self.norm is not None:
-            vector = self.norm(vector)
-        if self.config.clip:
-            vector = vector.clamp(-self.config.clip, self.config.clip)
         keys, key, strengths, add, gates, modes, powers = vector.split(self.sizes, 1)
         r, w = self.heads, self.width
         strengths, gates = addressing.oneplus(strengths), gates.sigmoid()

@@ -1,5 +1,8 @@
-"""The C++ of `links`: a row of the batch at a time, whose links (256 kB at 256 slots) stay in the second-level cache,
-and four heads at a time, so that a number of the links is loaded once for all of them."""
+"""The C++ of a step of the DNC's links, and of its gradient: `memory_source` calls both, a row of the batch at a time.
+
+A row's links (256 kB at 256 slots) stay in the second-level cache, and four heads are read at a time, so that a number
+of the links is loaded once for all of them.
+"""
 
 SOURCE = r"""
 #include <cstdint>
@@ -122,30 +125,5 @@ static void gradient(const Real* links, const Real* write, const Real* precedenc
     for (int64_t h = 0; h < heads; h++) d_read[h * slots + i] += sums[h];
   }
   for (int64_t j = 0; j < slots; j++) d_write[j] -= down[j];
-}
-
-template <typename Real>
-static void all_rows(void** t, int64_t rows, int64_t heads, int64_t n, int64_t threads, bool forward) {
-  auto at = [&](int k, int64_t offset) { return t[k] ? static_cast<Real*>(t[k]) + offset : nullptr; };
-#pragma omp parallel num_threads(threads)
-  {
-    std::vector<Real> scratch(3 * heads + 3 * n);
-#pragma omp for schedule(static)
-    for (int64_t b = 0; b < rows; b++) {
-      const int64_t v = b * n, m = b * n * n, r = b * heads * n;
-      if (forward)
-        step<Real>(at(0, m), at(1, v), at(2, v), at(3, r), at(4, m), at(5, r), at(6, r), heads, n, scratch.data());
-      else
-        gradient<Real>(at(0, m), at(1, v), at(2, v), at(3, r), at(4, m), at(5, r), at(6, r), at(7, m), at(8, v),
-                       at(9, v), at(10, r), heads, n, scratch.data());
-    }
-  }
-}
-
-// links, write, precedence, read; then next, forward, backward; or the gradients of these and of the first four
-extern "C" void link_step(void** tensors, int64_t rows, int64_t heads, int64_t slots, int64_t threads, int64_t bytes,
-                          int64_t forward) {
-  if (bytes == 4) all_rows<float>(tensors, rows, heads, slots, threads, forward != 0);
-  else all_rows<double>(tensors, rows, heads, slots, threads, forward != 0);
 }
 """
