@@ -7,7 +7,7 @@ if __name__ == "__main__" and not __package__:
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -102,17 +102,17 @@ def measure(options: BenchOptions) -> Report:
     distance = np.arange(1, steps + 1)
     bounds = {norm: norm**distance for norm in SPECTRAL_NORMS}
     broken = [norm for norm, found in plain.items() if (np.array(found) > bounds[norm] * (1 + 1e-9)).any()]
-    measured = {"tanh": plain, "lstm": lstm, "bound": bounds}
+    measured = {"tanh": _by_text(plain), "lstm": _by_text(lstm), "bound": _by_text(bounds)}
     return Report(
         [_table(plain, lstm, steps)],
         _notes(seeds),
-        {"distance": distance, "measured": {name: _by_text(found) for name, found in measured.items()}},
+        {"distance": distance, "measured": measured},
         {"gradients": _figure(plain, lstm)},
         [f"the bound does not hold at spectral norms {broken}"] if broken else [],
     )
 
 
-def _by_text(found: dict[float, list[np.ndarray]] | dict[float, np.ndarray]) -> dict[str, object]:
+def _by_text(found: Mapping[float, object]) -> dict[str, object]:
     return {f"{key:g}": value for key, value in found.items()}
 
 

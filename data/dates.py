@@ -116,11 +116,7 @@ class Pairs(Sequences):
         return super().take(index) | {"written": self.written[index]}
 
     def to(self, device: str) -> Pairs:
-        return replace(self, **_moved(self, device))
-
-
-def _moved(pairs: Pairs, device: str) -> dict[str, Tensor]:
-    return {name: getattr(pairs, name).to(device) for name in ("x", "target", "start", "written")}
+        return replace(self, **{name: getattr(self, name).to(device) for name in ("x", "target", "start", "written")})
 
 
 @dataclass(frozen=True, kw_only=True)

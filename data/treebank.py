@@ -198,8 +198,9 @@ class Trees(Sequences):
         return batch | {"head": head.masked_fill(~batch["mask"], NOT_ASKED)}
 
     def to(self, device: str) -> Trees:
-        names = ("x", "target", "start", "head", "group")
-        return replace(self, **{name: None if (v := getattr(self, name)) is None else v.to(device) for name in names})
+        group = None if self.group is None else self.group.to(device)
+        parts = {name: getattr(self, name).to(device) for name in ("x", "target", "start", "head")}
+        return replace(self, group=group, **parts)
 
 
 @dataclass(frozen=True, kw_only=True)
