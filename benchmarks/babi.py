@@ -55,8 +55,8 @@ def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
     published = "; ".join(f"{name} {error} %" for name, error in PUBLISHED.items())
     notes = [
         "One story with all of its questions is a sequence; answers are asked at the token `-`, word by word where "
-        "there are several. Trained on 90 % of the training stories, with the rest for validation. Columns are the seed "
-        "with the lowest validation error. Task 3 is of version 1.0, whose stories are shorter.",
+        "there are several. Trained on 90 % of the training stories, the rest for validation. A column is the "
+        "seed with the lowest validation error. Task 3 is of version 1.0, whose stories are shorter.",
         f"Published means: {published}.",
         *(
             f"{GROUPS[n].label}: mean error of each seed {', '.join(f'{v:.2%}' for v in values)}."
