@@ -14,6 +14,9 @@ import torch
 from saccade import data
 from saccade.__main__ import main
 from saccade.agents.parts.compute import Compute
+from saccade.benchmarks import BenchOptions
+from saccade.benchmarks import translate as benchmark
+from saccade.benchmarks.parts.plan import Outcome
 from saccade.data import dates
 from saccade.data.dates import FORMATS, LETTERS, SYMBOLS, Pairs, PairsDataset, pairs
 from saccade.training import fit as fitting
@@ -249,3 +252,31 @@ def test_bad_input_gets_one_line(words: list[str], message: str, small: PairsDat
 def test_the_options_are_those_of_the_task():
     plan = parse_fit("dates", ["--encoder", "gru", "--task.attention", "dot"]).plan
     assert plan.task_options == TranslateOptions(attention="dot")
+
+
+def test_the_benchmark(small: PairsDataset, tmp_path: Path):
+    """Its commands can be parsed, and its report holds the map of a run."""
+    outcomes = []
+    for run in benchmark.runs(BenchOptions(seeds=2)):
+        plan = parse_fit(run.arguments[2], [*run.arguments[3:], *WORDS, "--epochs", "1"]).plan
+        assert plan.task == "dates"
+        folder = tmp_path / run.name
+        if run.name == "lstm-seed0":
+            fitting.fit(plan, folder, [])
+        else:
+            folder.mkdir()
+            (folder / "metrics.jsonl").write_text('{"step": 50, "seconds": 1, "validation/error": 0.1}\n')
+        test = {"exact": 0.98 + 0.02 * run.seed, "wrong_symbols": 0.001, "beam": {"exact": 0.995}}
+        result = {"test": test, "epochs": 1, "seconds": 10.0, "core_seconds": 9.0}
+        outcomes.append(Outcome(run, folder, None if run.group == "dot" else result, ""))
+    report = benchmark.report(outcomes, BenchOptions())
+    rows = {row[0]: row[1:] for row in report.tables[0].rows}
+    assert rows["LSTM, both directions, additive attention, 1 epochs"][:4] == (
+        "99.00",
+        "98.00, 100.00",
+        "99.50",
+        "0.100",
+    )
+    assert rows["LSTM, both directions, dot attention"][0] == "all runs failed"
+    assert report.data["met"]
+    assert set(report.figures) == {"translate", "attention"}
