@@ -43,6 +43,19 @@ class ParseOptions:
 
 
 @dataclass(frozen=True)
+class TaggingOptions:
+    """Of tagging words."""
+
+    words: int = 100  # width of a word's learned vector; 0 = none
+    characters: int = 30  # filters over the characters of a word (Ma and Hovy 2016); 0 = none
+    tags: int = 0  # width of the vector of a given part of speech, where chunks are asked for; 0 = it is not read
+    window: int = 0  # words to each side that are put end to end: a tagger whose encoder has no memory needs them
+    crf: bool = False  # tags of a sentence are told together, by a conditional random field
+    dropout: float = 0.5  # of what the encoder reads, and of its features
+    word_dropout: float = 0.02  # share of words that are read as unknown ones while training
+
+
+@dataclass(frozen=True)
 class Word2VecOptions:
     """Of word vectors. The defaults are gensim's, but for the text and the noise that is shared."""
 
@@ -71,6 +84,7 @@ class Word2VecOptions:
 _OPTIONS: dict[str, type] = {"penn": LanguageOptions, "shakespeare": LanguageOptions}
 _OPTIONS |= {"word2vec": Word2VecOptions}
 _OPTIONS |= {"dates": TranslateOptions, "treebank": ParseOptions}
+_OPTIONS |= {"pos": TaggingOptions, "chunks": TaggingOptions}
 
 
 def options_of(task: str) -> type:

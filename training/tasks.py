@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .. import data
+from ..data.conll2000 import TaggedDataset
 from ..data.dates import PairsDataset
 from ..data.sequences import SequenceDataset
 from ..data.treebank import TreeDataset
@@ -11,6 +12,7 @@ from .label_task import LabelTask
 from .language_task import LanguageTask
 from .parse_task import ParseTask
 from .sequence_task import SequenceTask
+from .tagging_task import TaggingTask
 from .task import Task
 from .translate_task import TranslateTask
 from .word2vec_task import Word2VecTask
@@ -30,6 +32,8 @@ def find_task(plan: FitPlan) -> Task:
     found = data.load(plan.task, seed=plan.run.seed)
     if isinstance(found, PairsDataset):
         return TranslateTask(plan, found)
+    if isinstance(found, TaggedDataset):
+        return TaggingTask(plan, found)
     if isinstance(found, TreeDataset):
         return ParseTask(plan, found)
     return SequenceTask(plan, found) if isinstance(found, SequenceDataset) else LabelTask(plan, found)
