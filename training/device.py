@@ -35,6 +35,7 @@ def choose(
     precision: Precision = "auto",
     threads: int = 0,
     compile: bool = False,
+    is_heavy: bool = False,
 ) -> Compute:
     """What is fast for encoders of `observation` on this machine; also sets the process's number of torch threads, and
     float32 to float32.
@@ -45,6 +46,7 @@ def choose(
         threads: of torch on the processor; 0 takes all cores for images and one for small vectors, whose operations are
             too short to share.
         compile: torch.compile the update.
+        is_heavy: as much is computed as for images, such as over long sequences: "auto" and 0 mean the same as there.
 
     Raises:
         UserError: the device is not there.
@@ -53,11 +55,12 @@ def choose(
         raise UserError(f"--threads must be 0 (choose) or more, not {threads}")
     place = _device(device)
     torch.set_float32_matmul_precision("highest")
-    torch.set_num_threads(threads or (_CORES_GIVEN if observation.is_image else 1))
+    is_heavy = is_heavy or observation.is_image
+    torch.set_num_threads(threads or (_CORES_GIVEN if is_heavy else 1))
     # the gradients of rare rewards underflow, and processors take many times longer over denormal numbers
     torch.set_flush_denormal(True)
     keep_freed_memory()
-    bfloat16 = observation.is_image and _fast_bfloat16(place) if precision == "auto" else precision == "bfloat16"
+    bfloat16 = is_heavy and _fast_bfloat16(place) if precision == "auto" else precision == "bfloat16"
     fused = place.type in ("cpu", "cuda", "mps")  # where torch has such kernels
     return Compute(str(place), bfloat16, channels_last=observation.is_image, fused=fused, compile=compile)
 
@@ -65,12 +68,13 @@ def choose(
 def settle(compute: Compute, module: nn.Module) -> Compute:
     """`compute`, once the network is known: how bfloat16 is used, where it was chosen.
 
-    On a processor a net without convolutions keeps float32 between products, which round their inputs themselves. The
-    products are the same, and weights, activations and gradients need no casting: an update of a 784-500-20-500-784
-    autoencoder at batch 100 takes 3.4 ms instead of 3.9 (float32: 4.9). This is a setting of the process.
+    On a processor a net without convolutions and recurrent layers keeps float32 between products, which round their
+    inputs themselves. The products are the same, and weights, activations and gradients need no casting: an update of a
+    784-500-20-500-784 autoencoder at batch 100 takes 3.4 ms instead of 3.9 (float32: 4.9). This is a setting of the
+    process.
     """
-    convolves = any(isinstance(part, _Convolution) for part in module.modules())
-    rounds = compute.bfloat16 and compute.device == "cpu" and not convolves
+    has_kernels = any(isinstance(part, _Convolution | nn.RNNBase) for part in module.modules())
+    rounds = compute.bfloat16 and compute.device == "cpu" and not has_kernels
     torch.set_float32_matmul_precision("medium" if rounds else "highest")
     return replace(compute, bfloat16=False, rounded_products=True) if rounds else compute
 

@@ -111,8 +111,9 @@ def _build(plan: FitPlan, directory: Path, is_new: bool) -> _Run:
         task.spec,
         device=run.device,
         precision=run.precision,
-        threads=run.threads or task.threads,
+        threads=run.threads,
         compile=run.compile,
+        is_heavy=task.is_heavy,
     )
     model = task.make_model(plan, weights=is_new or run.encoder_mode == "frozen")
     compute = device.settle(compute, model)

@@ -7,7 +7,6 @@ those of the outputs after Press and Wolf 2017 (arXiv:1608.05859).
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -111,7 +110,7 @@ class LanguageTask(Task):
 
     unit = "tokens"
     watched = ("validation/perplexity", "validation perplexity {:.1f}")
-    threads = os.cpu_count() or 1
+    is_heavy = True
 
     def __init__(self, plan: FitPlan, corpus: Corpus):
         """Raises UserError where there is nothing to judge by, or the plan asks what only images have."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ class SequenceTask(Task):
     """Sequences that lie in memory, or are drawn as they are needed."""
 
     unit = "sequences"
-    threads = os.cpu_count() or 1  # a step of a whole batch is long enough to share
+    is_heavy = True
 
     def __init__(self, plan: FitPlan, dataset: SequenceDataset):
         """Raises UserError where the plan asks of sequences what only images or labels have."""

@@ -82,7 +82,7 @@ class Task(ABC):
 
     spec: ObservationSpec  # of what the encoder reads, one step of it where there are sequences
     unit: str = "examples"  # what is counted
-    threads: int = 0  # of torch, where the plan names no number; 0: as for agents that observe `spec`
+    is_heavy: bool = False  # as much is computed as for images: worth all cores, and bfloat16
     watched: tuple[str, str] = ("validation/error", "validation error {:.2%}")  # in the progress bar
 
     @abstractmethod

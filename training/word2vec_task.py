@@ -37,7 +37,6 @@ class Word2VecTask(Task):
 
     unit = "words"
     watched = ("validation/error", "analogies, error {:.2%}")
-    threads = 1  # an update is over before a second thread has begun
 
     def __init__(self, plan: FitPlan):
         """Raises UserError where the text or the questions are absent, or an option makes no sense."""
