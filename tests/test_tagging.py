@@ -13,10 +13,14 @@ import pytest
 import torch
 from saccade.__main__ import main
 from saccade.agents.parts.compute import Compute
+from saccade.benchmarks import BenchOptions
+from saccade.benchmarks import tagging as benchmark
+from saccade.benchmarks.parts.plan import Outcome
 from saccade.data import conll2000
 from saccade.data.conll2000 import TaggedDataset, TaggedSequences, chunk_scores
 from saccade.training import fit as fitting
 from saccade.training.fit_arguments import parse_fit
+from saccade.training.fit_plan import check
 from saccade.training.sequence_model import answer
 from saccade.training.tagging_figures import SHOWN_TAGS, confusion_of_tags
 from saccade.training.tagging_model import Tagger, WordReader, tag, windows
@@ -271,3 +275,29 @@ def test_sentences_that_differ_are_refused(folder: Path):
     other = dataclasses.replace(data, train=data.test)
     with pytest.raises(Exception, match="do not hold the same sentences"):
         TaggingTask(plan, other)
+
+
+def test_the_benchmark(tmp_path: Path):
+    """Its commands can be parsed, and its table holds what was measured beside what is asked for."""
+    outcomes = []
+    for run in benchmark.runs(BenchOptions(seeds=2)):
+        plan = parse_fit(run.arguments[2], list(run.arguments[3:])).plan
+        check(plan)
+        assert plan.task_options.crf == (run.group.endswith(("crf", "given")))
+        assert (plan.task_options.window > 0) == run.group.endswith("window")
+        folder = tmp_path / run.name
+        folder.mkdir()
+        (folder / "metrics.jsonl").write_text('{"step": 50, "seconds": 1, "validation/error": 0.1}\n')
+        test = {"accuracy": 0.97 + 0.01 * run.seed, "unknown_accuracy": 0.9}
+        if run.group.startswith("chunks"):
+            test |= {"f1": 0.93 + 0.02 * run.seed, "precision": 0.94, "recall": 0.92}
+        result = {"test": test, "epochs": 20, "seconds": 10.0, "core_seconds": 9.0}
+        outcomes.append(Outcome(run, folder, None if run.group == "chunks-given" else result, ""))
+    report = benchmark.report(outcomes, BenchOptions())
+    rows = {row[:2]: row[2:] for row in report.tables[0].rows}
+    assert rows["parts of speech, accuracy", "BiLSTM, 20 epochs"][:5] == ("97.50", "97.00, 98.00", "96.5", "97.0", "–")
+    crf = rows["chunks, F1", "BiLSTM-CRF, 20 epochs"]
+    assert crf[:5] == ("94.00", "93.00, 95.00", "92.5", "94.0", "94.00 / 92.00")
+    assert rows["chunks, F1", "BiLSTM-CRF, parts of speech given"][0] == "all runs failed"
+    assert report.data["best"] == {"pos": pytest.approx(97.5), "chunks": pytest.approx(94)}
+    assert set(report.figures) == {"tagging-pos", "tagging-chunks"}

@@ -150,3 +150,23 @@ RECIPES |= {
         task_options={"steps": 100, "tied": False, "dropout": 0.3},
     ),
 }
+
+
+def _tagging_recipes() -> dict[tuple[str, str], Recipe]:
+    """Taggers of CoNLL-2000: sizes near those of Ma and Hovy (2016, arXiv:1603.01354, section 3); Adam for SGD."""
+    run = {"epochs": 20, "batch_size": 32, "learning_rate": 3e-3, "schedule": "linear", "max_gradient_norm": 5.0}
+    run |= {"average": 0.98}
+    memory = {"hidden": 200, "bidirectional": True}
+    recipes = {}
+    for task in ("pos", "chunks"):
+        for encoder in ("lstm", "gru"):
+            recipes[task, encoder] = Recipe(run, encoder_config=memory)
+        recipes[task, "mlp"] = Recipe(
+            {**run, "learning_rate": 1e-3},
+            encoder_config={"hidden": (300,)},
+            task_options={"window": 2, "dropout": 0.25},
+        )
+    return recipes
+
+
+RECIPES |= _tagging_recipes()
