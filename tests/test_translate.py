@@ -19,6 +19,8 @@ from saccade.benchmarks import translate as benchmark
 from saccade.benchmarks.parts.plan import Outcome
 from saccade.data import dates
 from saccade.data.dates import FORMATS, LETTERS, SYMBOLS, Pairs, PairsDataset, pairs
+from saccade.encoders import list_encoders, make_encoder
+from saccade.envs.errors import SpecError
 from saccade.training import fit as fitting
 from saccade.training.attention import Decoder, Memory, beam_search, character_nats, greedy
 from saccade.training.fit_arguments import parse_fit
@@ -254,6 +256,20 @@ def test_the_options_are_those_of_the_task():
     assert plan.task_options == TranslateOptions(attention="dot")
 
 
+def test_every_encoder_that_reads_letters_can_be_trained(small: PairsDataset):
+    batch, found = small.train.take(torch.arange(2)), []
+    for name in list_encoders():
+        try:
+            encoder = make_encoder(name, small.spec)
+        except SpecError:
+            continue
+        nats = Translator(encoder, small.outputs, TranslateOptions(hidden=8)).loss(batch)["cross_entropy"]
+        assert nats.shape == (22,)
+        nats.sum().backward()
+        found.append(name)
+    assert {"embedding", "lstm", "gru"} <= set(found)
+
+
 def test_the_benchmark(small: PairsDataset, tmp_path: Path):
     """Its commands can be parsed, and its report holds the map of a run."""
     outcomes = []
@@ -279,4 +295,4 @@ def test_the_benchmark(small: PairsDataset, tmp_path: Path):
     )
     assert rows["LSTM, both directions, dot attention"][0] == "all runs failed"
     assert report.data["met"]
-    assert set(report.figures) == {"translate", "attention"}
+    assert set(report.figures) == {"translate", "translate-attention"}
