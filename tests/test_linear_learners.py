@@ -251,7 +251,7 @@ def test_the_report_of_features(tmp_path, monkeypatch):
     assert not words[words.index("--encoder") + 1].startswith("/")  # results name no machine's folders
     assert report.data["test_error_percent"]["sda-3"] == [1.5]
     assert 0 <= report.data["test_error_percent"]["k-sparse"][0] <= 100
-    assert report.data["sparse_coding"]["speedup"] > 0
+    assert all(found["speedup"] > 0 for found in report.data["sparse_coding"].values())
     assert "features-psd" in report.figures
 
 
@@ -259,6 +259,8 @@ def test_predicted_codes_are_judged_at_equal_sparsity():
     """With the dictionary's own inverse as the predictor, codes are exact and as sparse as FISTA's."""
     torch.manual_seed(0)
     encoder = make_encoder("psd", DIGITS, psd.Config(code=12, sparsity=0.5, depth=30)).eval()
-    _, found = features_benchmark.sparse_coding(encoder, noise())
-    assert found["excess_error"] == pytest.approx(0, abs=0.02)
-    assert 0 < found["active_units"] <= 12
+    tables, found = features_benchmark.sparse_coding(encoder, noise())
+    assert len(tables) == len(found) == 2
+    assert all(one["excess_error"] == pytest.approx(0, abs=0.02) for one in found.values())
+    assert 0 < found["elements that are not 0"]["sparsity"] <= 12
+    assert found["sum of absolute values"]["weight"] == pytest.approx(0.5, rel=0.1)  # that of training
