@@ -57,11 +57,12 @@ class _MemoryStep(torch.autograd.Function):
     def forward(ctx: Any, library: ctypes.CDLL, switches: int, *given: Tensor) -> tuple[Tensor, ...]:
         inputs = [tensor.contiguous() for tensor in given]
         memory, read = inputs[1], inputs[6]
-        sizes = Sizes(*read.shape, memory.shape[2], switches)
+        sizes = Sizes(read.shape[0], read.shape[1], read.shape[2], memory.shape[2], switches)
         new = [torch.empty_like(tensor) for tensor in inputs[1:]]
         vectors = memory.new_empty(sizes.rows, sizes.heads, sizes.width)
         tape = memory.new_empty(sizes.rows, (7 + 5 * sizes.heads) * sizes.slots)
-        _call(library, [*inputs, *new, vectors, tape], sizes, forward=True)
+        tensors: list[Tensor | None] = [*inputs, *new, vectors, tape]
+        _call(library, tensors, sizes, forward=True)
         # the links' new value, the largest of all, is not needed
         ctx.save_for_backward(*inputs, *new[:4], new[5], tape)
         ctx.library, ctx.sizes = library, sizes
@@ -78,10 +79,22 @@ class _MemoryStep(torch.autograd.Function):
             tensor.contiguous() if tensor is not None else None if other is None else torch.zeros_like(other)
             for tensor, other in zip(gradients, like, strict=True)
         ]
-        results = [torch.empty_like(tensor) for tensor in inputs]
-        links = results[5] if ctx.needs_input_grad[7] else None
-        results = [*results[:5], links, results[6]]
-        tensors = [*inputs, memory, usage, precedence, write, None, read, None, tape, *known, *results]
+        results: list[Tensor | None] = [torch.empty_like(tensor) for tensor in inputs]
+        if not ctx.needs_input_grad[7]:
+            results[5] = None  # the first links are given
+        tensors: list[Tensor | None] = [
+            *inputs,
+            memory,
+            usage,
+            precedence,
+            write,
+            None,
+            read,
+            None,
+            tape,
+            *known,
+            *results,
+        ]
         _call(ctx.library, tensors, sizes, forward=False)
         return (None, None, *results)
 

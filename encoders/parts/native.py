@@ -20,7 +20,8 @@ import pooch
 import torch
 from torch import Tensor
 
-FLAGS = ("-O3", "-march=native", "-fopenmp", "-fopenmp-simd", "-fno-math-errno", "-fPIC", "-shared", "-std=c++17")
+FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fPIC", "-shared", "-std=c++17")
+WIDE = ("-mprefer-vector-width=512",) if platform.machine() == "x86_64" else ()  # a tenth faster where there are such
 SWITCH = "SACCADE_NATIVE"  # environment variable; 0: never compile
 
 
@@ -34,7 +35,9 @@ def load(source: str) -> ctypes.CDLL | None:
     compiler = shutil.which(os.environ.get("CXX", "c++")) or shutil.which("g++")
     if os.environ.get(SWITCH) == "0" or compiler is None or platform.system() != "Linux":
         return None
-    key = hashlib.sha256("\n".join((source, compiler, *FLAGS, _processor(), torch.__version__)).encode()).hexdigest()
+    key = hashlib.sha256(
+        "\n".join((source, compiler, *FLAGS, *WIDE, _processor(), torch.__version__)).encode()
+    ).hexdigest()
     folder = Path(pooch.os_cache("saccade")) / "native"
     library = folder / f"{key[:32]}.so"
     try:
@@ -43,7 +46,7 @@ def load(source: str) -> ctypes.CDLL | None:
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 code, result = Path(scratch, "source.cpp"), Path(scratch, "result.so")
                 code.write_text(source)
-                words = [compiler, *FLAGS, str(code), "-o", str(result)]
+                words = [compiler, *FLAGS, *WIDE, str(code), "-o", str(result)]
                 subprocess.run(words, check=True, capture_output=True, timeout=120)
                 result.replace(library)
         return ctypes.CDLL(str(library))
