@@ -55,15 +55,26 @@ class TaggingOptions:
     word_dropout: float = 0.02  # share of words that are read as unknown ones while training
 
 
+Pool = Literal["last", "mean", "max"]
+
+
+@dataclass(frozen=True)
+class ReviewOptions:
+    """Of naming the class of a whole sequence."""
+
+    pool: Pool = "last"  # the features that are judged: those of the last step, or the mean or largest of all steps
+
+
 @dataclass(frozen=True)
 class Word2VecOptions:
     """Of word vectors. The defaults are gensim's, but for the text and the noise that is shared."""
 
-    model: Literal["skip-gram", "cbow"] = "skip-gram"  # a word tells its context, or the context tells the word
+    model: Literal["skip-gram", "cbow"] = "skip-gram"  # a word tells its context; or the context the word, which
+    # learns best at rates of about 0.15
     loss: Literal["negative-sampling", "nce"] = "negative-sampling"  # how words are told apart from noise
     window: int = 5  # words on each side at most; how many is drawn for every word
     negatives: int = 5  # noise words that each pair counts
-    noise: int = 64  # noise words that the pairs of a batch share, so that each of them counts in part
+    noise: int = 64  # words that all pairs of a batch share as noise, each counting in part; larger batches need more
     sample: float = 1e-3  # words with a larger share of the text are thinned out; 0 = none are
     vocabulary: int = 10_000  # words at most, the most frequent ones; 0 = all
     least: int = 5  # times that a word occurs, or it is left out
@@ -84,7 +95,7 @@ class Word2VecOptions:
 _OPTIONS: dict[str, type] = {"penn": LanguageOptions, "shakespeare": LanguageOptions}
 _OPTIONS |= {"word2vec": Word2VecOptions}
 _OPTIONS |= {"dates": TranslateOptions, "treebank": ParseOptions}
-_OPTIONS |= {"pos": TaggingOptions, "chunks": TaggingOptions}
+_OPTIONS |= {"pos": TaggingOptions, "chunks": TaggingOptions, "imdb": ReviewOptions}
 
 
 def options_of(task: str) -> type:

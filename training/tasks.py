@@ -11,9 +11,11 @@ from .fit_plan import FitPlan
 from .label_task import LabelTask
 from .language_task import LanguageTask
 from .parse_task import ParseTask
+from .review_task import ReviewTask
 from .sequence_task import SequenceTask
 from .tagging_task import TaggingTask
 from .task import Task
+from .task_options import ReviewOptions
 from .translate_task import TranslateTask
 from .word2vec_task import Word2VecTask
 
@@ -36,4 +38,6 @@ def find_task(plan: FitPlan) -> Task:
         return TaggingTask(plan, found)
     if isinstance(found, TreeDataset):
         return ParseTask(plan, found)
+    if isinstance(plan.task_options, ReviewOptions) and isinstance(found, SequenceDataset):
+        return ReviewTask(plan, found)
     return SequenceTask(plan, found) if isinstance(found, SequenceDataset) else LabelTask(plan, found)

@@ -1,0 +1,135 @@
+"""Reviews: features pooled against loops, whole runs on small ones, and the benchmark's commands and report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from saccade import data
+from saccade.__main__ import main
+from saccade.benchmarks import BenchOptions
+from saccade.benchmarks import sentiment as benchmark
+from saccade.benchmarks.parts.plan import Outcome
+from saccade.data.sequences import SequenceDataset, Sequences, join
+from saccade.encoders.base import FeedForward
+from saccade.envs.spec import ObservationSpec
+from saccade.training import fit as fitting
+from saccade.training.fit_arguments import parse_fit
+from saccade.training.fit_plan import check
+from saccade.training.review_task import Pooled, pooled
+from saccade.training.sequence_model import answer
+from torch import Tensor
+
+WORDS = 12
+
+
+def reviews(count: int, seed: int) -> Sequences:
+    """Of 10 words that say nothing; somewhere is a 10 in bad reviews, an 11 in good ones."""
+    generator = np.random.default_rng(seed)
+    label = generator.integers(2, size=count)
+    x = [generator.integers(10, size=generator.integers(3, 12)) for _ in label]
+    for words, kind in zip(x, label, strict=True):
+        words[generator.integers(len(words))] = 10 + kind
+    target = [np.where(np.arange(len(words)) == len(words) - 1, kind, -1) for words, kind in zip(x, label, strict=True)]
+    return join(x, target)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[SequenceDataset]:
+    spec = ObservationSpec((), "int64", 0, WORDS - 1, vocabulary=WORDS)
+    splits = [reviews(count, seed) for seed, count in enumerate((200, 40, 60))]
+    found = SequenceDataset("imdb", spec, 2, *splits, ("negative", "positive"))
+    monkeypatch.setattr(data, "load", lambda name, **rest: found)
+    yield found
+    torch.set_flush_denormal(False)
+
+
+def test_pooling_against_loops():
+    features = torch.randn(5, 4, 3)
+    lengths = (5, 1, 3, 2)
+    mask = torch.arange(5).unsqueeze(1) < torch.tensor(lengths)
+    for row, length in enumerate(lengths):
+        own = features[:length, row]
+        for pool, expected in (("last", own[-1]), ("mean", own.mean(0)), ("max", own.max(0).values)):
+            torch.testing.assert_close(pooled(features, mask, pool)[row], expected)  # type: ignore[arg-type]
+
+
+class _Share(FeedForward):
+    """1 in the place of the word that is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.feature_shape = (WORDS,)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return torch.eye(WORDS)[x]
+
+
+def test_answers_belong_to_their_reviews():
+    """A head that knows the two words is right about all reviews, and wrong about those whose target is turned."""
+    split = reviews(50, 7)
+    model = Pooled(_Share(), 2, pool="mean")
+    with torch.no_grad():
+        model.head[0].weight.zero_()
+        model.head[0].weight[:, 10:] = torch.eye(2)
+        model.head[0].bias.zero_()
+    assert answer(model, split).wrong.sum() == 0
+    turned = split.target.clone()
+    chosen = [4, 17, 31]
+    last = split.start[1:][chosen] - 1
+    turned[last] = 1 - turned[last]
+    found = answer(model, dataclasses.replace(split, target=turned))
+    assert np.flatnonzero(found.wrong).tolist() == chosen
+    assert (found.asked == 1).all()
+
+
+@pytest.mark.parametrize("pool", ["mean", "max"])
+def test_a_run_from_end_to_end(pool: str, small: SequenceDataset, tmp_path: Path):
+    words = ["--encoder", "lstm", "--encoder.hidden", "12", "--encoder.embedding", "8", "--task.pool", pool]
+    rest = ["--epochs", "8", "--batch-size", "10", "--learning-rate", "2e-2", "--threads", "1", "--average", "0"]
+    free = ["--encoder.input-dropout", "0", "--encoder.output-dropout", "0"]
+    plan = parse_fit("imdb", [*words, *rest, *free]).plan
+    result = fitting.fit(plan, tmp_path / "run", [])
+    assert result["test"]["accuracy"] > 0.95
+    assert result["score"] == {
+        "mean": pytest.approx(100 * result["test"]["accuracy"], abs=1e-3),
+        "what": "test accuracy in per cent",
+    }
+    assert parse_fit(None, ["--resume", "--out", str(tmp_path / "run")]).plan.task_options.pool == pool
+    frozen = ["--encoder", str(tmp_path / "run"), "--encoder-mode", "frozen", "--epochs", "1", "--threads", "1"]
+    assert main(["fit", "imdb", *frozen, "--out", str(tmp_path / "frozen")]) == 0
+
+
+def test_an_unknown_pool_gets_one_line(small: SequenceDataset, capsys: pytest.CaptureFixture, tmp_path: Path):
+    words = ["--encoder", "bag", "--task.pool", "median", "--out", str(tmp_path / "run")]
+    assert main(["fit", "imdb", *words]) == 2
+    assert "median" in capsys.readouterr().err
+
+
+def test_the_benchmark(tmp_path: Path):
+    """Its commands can be parsed, and its table holds what was measured beside what is asked for."""
+    outcomes = []
+    for run in benchmark.runs(BenchOptions(seeds=2)):
+        plan = parse_fit(run.arguments[2], list(run.arguments[3:])).plan
+        check(plan)
+        assert plan.task_options.pool == {"lstm": "mean", "bilstm": "max"}.get(run.group, "last")
+        folder = tmp_path / run.name
+        folder.mkdir()
+        (folder / "metrics.jsonl").write_text('{"step": 50, "seconds": 1, "validation/error": 0.1}\n')
+        error = 0.09 + 0.02 * run.seed + 0.01 * (run.group == "lstm")
+        test = {"accuracy": 1 - error, "error": error, "low": error - 0.004, "high": error + 0.004}
+        sizes = {"training": 4_000_000, "frozen": 0}
+        result = {"test": test, "validation": {"error": 0.08}, "epochs": 6, "seconds": 10.0, "core_seconds": 9.0}
+        outcomes.append(Outcome(run, folder, None if run.group == "bag" else result | {"parameters": sizes}, ""))
+    report = benchmark.report(outcomes, BenchOptions())
+    rows = {row[0]: row[1:] for row in report.tables[0].rows}
+    lstm = rows["LSTM 128, mean of all steps, 6 epochs"]
+    assert lstm[:5] == ("89.00 [88.60, 89.40]", "90.00, 88.00", "87", "92.00", "4,000,000")
+    assert rows["bag of words"][0] == "all runs failed"
+    assert report.data["accuracy"]["pairs"] == pytest.approx(90)
+    assert "90.00 %" in report.notes[0]
+    assert set(report.figures) == {"sentiment"}
