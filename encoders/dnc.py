@@ -27,6 +27,7 @@ from .parts.controllers import Controller, ControllerKind, touched
 from .parts.links import link_step
 from .parts.memory_step import memory_step, native_step
 from .parts.reading import Reader
+from .parts.repeated import Repeated
 
 kind = "differentiable neural computer: memory with allocation and temporal links"
 
@@ -104,11 +105,12 @@ class DNC(Encoder):
         initial = self.initial_state(projected.shape[1])
         resets, pads = touched(reset), touched(None if inputs.mask is None else ~inputs.mask)
         outputs = []
+        products = self.products(len(projected))
         with torch.autocast(projected.device.type, enabled=False):
             for t, x in enumerate(projected):
                 if reset is not None and resets[t]:
                     state = reset_state(state, initial, reset[t])
-                output, new = self.step(x, state, record)
+                output, new = self.step(x, state, products, record)
                 state = keep_state(state, new, inputs.mask[t]) if inputs.mask is not None and pads[t] else new
                 outputs.append(output)
         features = torch.stack(outputs)
@@ -117,10 +119,16 @@ class DNC(Encoder):
             features = torch.cat([F.dropout(hidden, self.config.bypass_dropout, self.training), reads], 2)
         return features, state
 
-    def step(self, projected: Tensor, state: State, record: Record | None = None) -> tuple[Tensor, State]:
+    def products(self, steps: int) -> tuple[Repeated, Repeated]:
+        """What so many steps in a row multiply by: the controller's matrix and that of the interface."""
+        return Repeated(self.controller.recurrent.weight, steps), Repeated(self.interface.weight, steps)
+
+    def step(
+        self, projected: Tensor, state: State, products: tuple[Repeated, Repeated], record: Record | None = None
+    ) -> tuple[Tensor, State]:
         """One step of the controller and the memory; projected is the controller's `[B, ...]`."""
-        hidden, carried = self.controller.step(projected, state[6].flatten(1), state[7:])
-        vector = self.interface(hidden)
+        hidden, carried = self.controller.step(projected, state[6].flatten(1), state[7:], products[0])
+        vector = products[1](self.interface.bias, hidden)
         if self.norm is not None:
             vector = self.norm(vector)
         if self.config.clip:

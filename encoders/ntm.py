@@ -24,6 +24,7 @@ from .base import Encoder, Inputs, State, keep_state, reset_state
 from .parts import addressing
 from .parts.controllers import Controller, ControllerKind, touched
 from .parts.reading import Reader
+from .parts.repeated import Repeated
 
 kind = "neural Turing machine: memory with content and location addressing"
 
@@ -101,20 +102,27 @@ class NTM(Encoder):
         initial = self.initial_state(projected.shape[1])
         resets, pads = touched(reset), touched(None if inputs.mask is None else ~inputs.mask)
         features = []
+        products = self.products(len(projected))
         with torch.autocast(projected.device.type, enabled=False):
             for t, x in enumerate(projected):
                 if reset is not None and resets[t]:
                     state = reset_state(state, initial, reset[t])
-                output, new = self.step(x, state, record)
+                output, new = self.step(x, state, products, record)
                 state = keep_state(state, new, inputs.mask[t]) if inputs.mask is not None and pads[t] else new
                 features.append(output)
         return torch.stack(features), state
 
-    def step(self, projected: Tensor, state: State, record: Record | None = None) -> tuple[Tensor, State]:
+    def products(self, steps: int) -> tuple[Repeated, Repeated]:
+        """What so many steps in a row multiply by: the controller's matrix and that of the interface."""
+        return Repeated(self.controller.recurrent.weight, steps), Repeated(self.interface.weight, steps)
+
+    def step(
+        self, projected: Tensor, state: State, products: tuple[Repeated, Repeated], record: Record | None = None
+    ) -> tuple[Tensor, State]:
         """One step of the controller and the heads; projected is the controller's `[B, ...]`."""
         memory, weights, vectors = state[:3]
-        hidden, carried = self.controller.step(projected, vectors.flatten(1), state[3:])
-        told = self.parse(self.interface(hidden))
+        hidden, carried = self.controller.step(projected, vectors.flatten(1), state[3:], products[0])
+        told = self.parse(products[1](self.interface.bias, hidden))
         readers = self.config.read_heads
         writing = self.address(memory, told, weights, slice(readers, None))
         memory = addressing.erase_and_add(memory, writing, told.erase, told.add)

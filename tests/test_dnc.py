@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import oracles_memory as oracles
@@ -11,6 +12,7 @@ import torch
 from saccade.encoders import dnc
 from saccade.encoders.base import Inputs
 from saccade.encoders.parts import addressing, links, memory_step, native
+from saccade.encoders.parts.repeated import Repeated
 from saccade.envs.errors import SpecError, UserError
 from saccade.envs.spec import ObservationSpec
 from torch import Tensor
@@ -75,7 +77,7 @@ def test_steps_are_those_of_the_equations(
 
 
 def step(net: dnc.DNC, x: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-    return net.step(net.controller.project(x), state)
+    return net.step(net.controller.project(x), state, net.products(1))
 
 
 def test_interface_size_of_the_paper():
@@ -193,6 +195,27 @@ def test_without_a_compiler_torch_does_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.undo()
     monkeypatch.setenv(native.SWITCH, "0")
     assert native.load("int nothing_either;") is None
+
+
+def test_gradient_of_a_matrix_used_at_every_step():
+    """Of all steps; of some of them after others were asked for alone; and of the last ones only."""
+    torch.manual_seed(0)
+    weight = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(4, 2, 3, dtype=torch.float64, requires_grad=True)
+
+    def run(product: Callable[[Tensor, Tensor], Tensor]) -> list[Tensor]:
+        results = [torch.zeros(2, 3, dtype=torch.float64)]
+        for step in x:
+            results.append(product(bias, product(step, results[-1]).tanh()))
+        return results[1:]
+
+    ours, theirs = run(Repeated(weight, 8)), run(lambda addend, y: addend + y @ weight.t())
+    for wanted, leaves in ((3, [weight, bias, x]), (3, [x]), (1, [weight, bias]), (3, [weight])):
+        pair = (torch.autograd.grad(out[wanted].sum(), leaves, retain_graph=True) for out in (ours, theirs))
+        torch.testing.assert_close(*pair)
+    some = (torch.autograd.grad(out[3].square().sum(), [weight], retain_graph=True) for out in (ours, theirs))
+    torch.testing.assert_close(*some)
 
 
 def test_links_follow_the_order_of_writing():

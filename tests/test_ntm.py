@@ -45,7 +45,8 @@ def test_steps_are_those_of_the_equations(controller: str, heads: tuple[int, int
         state = random_state(net)
         theirs = [arrays(state, row) for row in range(B)]
         for t in range(len(x)):
-            features, state = net.step(net.controller.project(x[t]), state)  # the reader would round to float32
+            projected = net.controller.project(x[t])  # the reader would round to float32
+            features, state = net.step(projected, state, net.products(1))
             for row in range(B):
                 expected, theirs[row] = oracles.ntm_step(weights, x[t, row].numpy(), theirs[row], *heads)
                 np.testing.assert_allclose(features[row].detach(), expected, rtol=1e-9, atol=1e-12)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...envs.errors import UserError
 from ..base import State
+from .repeated import Repeated
 
 ControllerKind = Literal["lstm", "feedforward"]
 
@@ -50,13 +51,15 @@ class Controller(nn.Module):
         dtype = self.inputs.weight.dtype
         return self.inputs(x.to(dtype)).to(dtype)
 
-    def step(self, projected: Tensor, reads: Tensor, state: State) -> tuple[Tensor, State]:
-        """One step: projected `[B, outputs]`, reads `[B, reads]`; returns the output `[B, units]` and the state."""
-        weight = self.recurrent.weight.t()
+    def step(self, projected: Tensor, reads: Tensor, state: State, product: Repeated) -> tuple[Tensor, State]:
+        """One step: projected `[B, outputs]`, reads `[B, reads]`; `product` is with the weight of `recurrent`.
+
+        Returns the output `[B, units]` and the state.
+        """
         if not self.recurs:
-            return torch.addmm(projected, reads, weight).tanh(), ()
+            return product(projected, reads).tanh(), ()
         output, cell = state
-        sums = torch.addmm(projected, torch.cat([reads, output], 1), weight)
+        sums = product(projected, torch.cat([reads, output], 1))
         forget, allow, out = sums[:, : 3 * self.units].sigmoid().chunk(3, 1)
         cell = torch.addcmul(forget * cell, allow, sums[:, 3 * self.units :].tanh())
         output = out * cell.tanh()
