@@ -79,7 +79,8 @@ SHALLOW = {
     "deep-32": _shallow("784-128-64-32 and back", "--encoder.hidden 128 64 --encoder.code 32"),
     "conv-8x4x4": _shallow(
         "convolutions 16, 8, 8 of stride 2, code 8x4x4",
-        "--encoder.architecture conv --encoder.channels 16 8 8 --encoder.code 0",
+        # squared error can leave a sigmoid black for good: most pixels are
+        "--encoder.architecture conv --encoder.channels 16 8 8 --encoder.code 0 --encoder.loss bernoulli",
     ),
     "tied-300-150": Setting(
         "784-300-150 and back, tied, level by level",
