@@ -75,20 +75,22 @@ def test_the_other_side_is_given_the_same_text_and_settings(tmp_path: Path):
 def test_the_report(monkeypatch: pytest.MonkeyPatch):
     def alternate(sides: dict, **rest: object) -> dict[str, Speed]:
         counts = {name: advance(700) for name, advance in sides.items()}
-        assert counts == {"saccade": 700, "gensim": 3000}
-        return {"saccade": Speed.of([900.0, 1000.0]), "gensim": Speed.of([500.0])}
+        assert counts == {"saccade": 700, "gensim": 3000, word2vec.ALONE: 700}
+        speeds = {"saccade": [900.0, 1000.0], "gensim": [500.0], word2vec.ALONE: [750.0]}
+        return {name: Speed.of(slices) for name, slices in speeds.items()}
 
     monkeypatch.setattr(word2vec, "alternate", alternate)
     threads = torch.get_num_threads()
     try:
-        report = word2vec.measure(BenchOptions(seeds=2, threads=1))
+        report = word2vec.measure(BenchOptions(seeds=2, threads=2))
     finally:
         torch.set_num_threads(threads)
         torch.set_flush_denormal(False)
     assert report.data["ratio"] == 1.9
     assert report.data["accuracy"]["gensim"] == [1.0, 1.0]
     assert len(report.data["accuracy"]["saccade"]) == 2
-    ours, theirs = report.tables[0].rows
+    ours, theirs, alone = report.tables[0].rows
+    assert alone == (word2vec.ALONE, "750.0", "750.0 to 750.0", "1.5", "", "")
     assert (ours[0], theirs[0], theirs[3]) == ("saccade", "gensim", "1")
     assert theirs[4] == "100.00, 100.00"
     [family] = report.tables[1].rows
