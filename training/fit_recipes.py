@@ -193,7 +193,8 @@ def _review_recipes() -> dict[tuple[str, str], Recipe]:
         encoder_config={"widths": (2, 3, 4), "filters": 100, "input_dropout": 0.5, "output_dropout": 0.5},
     )
     recipes["imdb", "bag"] = Recipe(
-        {**run, "epochs": 8, "learning_rate": 3e-3}, encoder_config={"embedding": 64, "input_dropout": 0.3, "scale": 0.03}
+        {**run, "epochs": 8, "learning_rate": 3e-3},
+        encoder_config={"embedding": 64, "input_dropout": 0.3, "scale": 0.03},
     )
     return recipes
 
