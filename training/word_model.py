@@ -133,9 +133,15 @@ class WordTrainer(Trainer):
     ):
         optimiser = Optimiser(model.groups(1.0), learning_rate=learning_rate, rule="sgd", momentum=0.0)  # keeps nothing
         super().__init__(
-            model, lambda batch: {"loss": model.loss(batch)}, optimiser, batches, epochs=epochs, schedule=schedule,
-            warmup=warmup, compute=compute,
-        )  # fmt: skip
+            model,
+            lambda batch: {TOTAL: model.loss(batch)},
+            optimiser,
+            batches,
+            epochs=epochs,
+            schedule=schedule,
+            warmup=warmup,
+            compute=compute,
+        )
         self.model, self.learning_rate = model, learning_rate
 
     def _update(self, batch: Batch) -> None:
