@@ -1,18 +1,23 @@
-"""Film reviews, liked or not: memories, convolutions over words, bags of words and of pairs."""
+"""Film reviews, liked or not: memories, convolutions, bags of words and of pairs, and a pre-trained autoencoder."""
 
 from __future__ import annotations
 
 if __name__ == "__main__" and not __package__:
     raise SystemExit("type instead: python -m saccade.benchmarks.sentiment, or saccade bench sentiment")
 
+import dataclasses
+import os
 import statistics
 from collections.abc import Sequence
 
+from ..training.bundle import FOLDER
+from .parts.learners import words
 from .parts.plan import BenchOptions, Outcome, Run
 from .parts.report import Report, Table, by_group, number
+from .parts.runner import places
 from .parts.supervised import FitGroup, error_figure, fit_runs
 
-kind = "IMDB, all 25,000 test reviews: LSTM, BiLSTM, 1-D convolutions, bags of words and of word pairs"
+kind = "IMDB, all 25,000 test reviews: LSTM, BiLSTM, 1-D convolutions, bags of words, an autoencoder of them"
 
 SEEDS = 1
 MUST, GOAL = {"lstm": 87.0, "best": 90.0}, 92.0
@@ -30,9 +35,35 @@ GROUPS = {
     "pairs": FitGroup("bag of words and of their pairs", ("imdb", "--encoder", "bag", *PAIRS), most_threads=1),
 }
 
+PRETRAINED = "pretrain-autoencoder"
+CODER = words(
+    "autoencoder --encoder.hidden 512 --encoder.code 128 --encoder.code-activation relu --encoder.loss bernoulli "
+    "--encoder.corruption masking --encoder.strength 0.5"
+)
+PRETRAINING = words("--data imdb-bags-all --epochs 8 --batch-size 100 --schedule linear --picture-interval 0")
+TUNING = words("--epochs 4 --batch-size 100 --learning-rate 3e-4 --schedule linear --average 0.98")
+GROUPS["random"] = FitGroup(
+    "dense 512-128 on bags of words", ("imdb-bags", "--encoder", *CODER, *TUNING), most_threads=1
+)
+GROUPS["autoencoder"] = FitGroup(
+    "the same, pre-trained as a denoising autoencoder", ("imdb-bags", "--encoder", "BUNDLE", *TUNING), most_threads=1
+)
+
+
+def preparations(options: BenchOptions) -> list[Run]:
+    """The autoencoder of each seed, on the labelled training reviews and the unlabelled ones."""
+    arguments = ("saccade", "pretrain", *CODER, *PRETRAINING)
+    return [Run(PRETRAINED, seed, arguments, 0, 1) for seed in range(options.seeds or SEEDS)]
+
 
 def runs(options: BenchOptions) -> list[Run]:
-    return fit_runs(GROUPS, options, SEEDS)
+    folder = places("sentiment", options.out).runs
+    found = []
+    for run in fit_runs(GROUPS, options, SEEDS):
+        bundle = os.path.relpath(folder / f"{PRETRAINED}-seed{run.seed}" / FOLDER)
+        arguments = tuple(bundle if word == "BUNDLE" else word for word in run.arguments)
+        found.append(dataclasses.replace(run, arguments=arguments))
+    return found
 
 
 def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
@@ -85,10 +116,12 @@ def _notes() -> list[str]:
     return [
         "Maas et al. 2011: 25,000 training reviews, of which 2,500 are for validation, and 25,000 test reviews of "
         "other films. The 30,000 most frequent words of the training reviews, in lower case; the last 500 words of a "
-        "review. Word vectors are learned from the labels alone.",
+        "review. But for the autoencoder, all is learned from the labelled reviews alone.",
         "Memories are judged by the mean or the largest of the features of all steps. The convolutions (Kim 2014) keep "
         "each filter's largest answer. The bags are means of word vectors; pairs of neighbouring words are hashed into "
-        "500,000 rows (Joulin et al. 2017).",
+        "500,000 rows (Joulin et al. 2017). The dense nets read which of the 10,000 most frequent words are in the "
+        "whole review; the autoencoder was trained before on the training reviews and 50,000 without labels, half of "
+        "the words left out each time.",
         "The last weights are judged; nothing is chosen by the test set. Seconds are those of updates on one thread.",
     ]
 

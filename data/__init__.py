@@ -24,6 +24,7 @@ from . import (
     imdb,
     mnist,
     penn,
+    review_bags,
     sequential,
     treebank,
 )
@@ -65,6 +66,9 @@ SEQUENCES: dict[str, tuple[str, Callable[[], SequenceDataset]]] = {  # name -> o
     **{name: (task.kind, partial(algorithmic.load, name)) for name, task in algorithmic.TASKS.items()},
     **{name: (kind, partial(sequential.load, name)) for name, kind in sequential.KINDS.items()},
 }
+_BAGS: dict[str, tuple[str, Callable[[], Dataset]]] = {  # as SEQUENCES
+    name: (kind, partial(review_bags.load, name == "imdb-bags-all")) for name, kind in review_bags.KINDS.items()
+}
 CORPORA: dict[str, tuple[str, Callable[[], Corpus]]] = {  # as SEQUENCES
     "penn": (penn.kind, penn.load),
     "shakespeare": (characters.kind, characters.load),
@@ -77,7 +81,7 @@ _DEFAULTS = EnvOptions()
 def list_datasets() -> dict[str, str]:
     """Name (or the form of a name) -> one line."""
     published = {name: module.kind for name, module in PUBLISHED.items()}
-    further = {name: kind for name, (kind, _) in (SEQUENCES | CORPORA).items()}
+    further = {name: kind for name, (kind, _) in (SEQUENCES | _BAGS | CORPORA).items()}
     return published | further | {"env:ID": FRAMES, "PATH.npy": arrays.kind, "PATH.txt": characters.text_kind}
 
 
@@ -121,6 +125,8 @@ def load(
         return PUBLISHED[name].load()
     if name in SEQUENCES:
         return SEQUENCES[name][1]()
+    if name in _BAGS:
+        return _BAGS[name][1]()
     if _is_text(name):
         raise UserError(f"{name} is running text, which language models and word vectors learn from")
     if task := _BABI_TASK.fullmatch(name):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from saccade.__main__ import main
 from saccade.benchmarks import BenchOptions
 from saccade.benchmarks import sentiment as benchmark
 from saccade.benchmarks.parts.plan import Outcome
+from saccade.data import review_bags
 from saccade.data.sequences import SequenceDataset, Sequences, join
 from saccade.encoders.base import FeedForward
 from saccade.envs.spec import ObservationSpec
@@ -22,6 +24,8 @@ from saccade.training.fit_arguments import parse_fit
 from saccade.training.fit_plan import check
 from saccade.training.review_task import Pooled, pooled
 from saccade.training.sequence_model import answer
+from test_data_imdb import write_imdb
+from test_data_text import write
 from torch import Tensor
 
 WORDS = 12
@@ -113,10 +117,14 @@ def test_an_unknown_pool_gets_one_line(small: SequenceDataset, capsys: pytest.Ca
 def test_the_benchmark(tmp_path: Path):
     """Its commands can be parsed, and its table holds what was measured beside what is asked for."""
     outcomes = []
-    for run in benchmark.runs(BenchOptions(seeds=2)):
-        plan = parse_fit(run.arguments[2], list(run.arguments[3:])).plan
-        check(plan)
-        assert plan.task_options.pool == {"lstm": "mean", "bilstm": "max"}.get(run.group, "last")
+    for run in benchmark.runs(BenchOptions(seeds=2, out=tmp_path)):
+        if run.group == "autoencoder":
+            assert run.arguments[4].endswith(f"runs/sentiment/pretrain-autoencoder-seed{run.seed}/bundle")
+        else:
+            plan = parse_fit(run.arguments[2], list(run.arguments[3:])).plan
+            check(plan)
+            if plan.task == "imdb":
+                assert plan.task_options.pool == {"lstm": "mean", "bilstm": "max"}.get(run.group, "last")
         folder = tmp_path / run.name
         folder.mkdir()
         (folder / "metrics.jsonl").write_text('{"step": 50, "seconds": 1, "validation/error": 0.1}\n')
@@ -133,3 +141,46 @@ def test_the_benchmark(tmp_path: Path):
     assert report.data["accuracy"]["pairs"] == pytest.approx(90)
     assert "90.00 %" in report.notes[0]
     assert set(report.figures) == {"sentiment"}
+
+
+def test_an_autoencoder_is_trained_first_and_then_fine_tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The commands of the benchmark, with little epochs and on small reviews."""
+    monkeypatch.setenv("SACCADE_DATA", str(tmp_path / "data"))
+    write_imdb(tmp_path / "data", count=60)
+    write(tmp_path / "data", {"imdb-unlabelled.txt": "pos good\nneg !\n" * 50})
+    options = BenchOptions(out=tmp_path)
+    [first] = benchmark.preparations(options)
+    small = ["--epochs", "2", "--batch-size", "20", "--threads", "1", "--encoder.hidden", "16", "--encoder.code", "8"]
+    folder = tmp_path / "runs" / "sentiment" / first.name
+    assert main([*first.arguments[1:], *small, "--out", str(folder)]) == 0
+    [tuned] = [run for run in benchmark.runs(options) if run.group == "autoencoder"]
+    words = ["--epochs", "8", "--batch-size", "20", "--learning-rate", "1e-2", "--threads", "1"]
+    assert main([*tuned.arguments[1:], *words, "--out", str(tmp_path / "run")]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["encoder"] == "autoencoder"
+    assert result["encoder_mode"] == "finetune"
+    assert result["test"]["accuracy"] > 0.95
+
+
+def test_bags_hold_each_word_of_a_review_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SACCADE_DATA", str(tmp_path / "data"))
+    write_imdb(tmp_path / "data")
+    write(tmp_path / "data", {"imdb-unlabelled.txt": "good good pos\nnever ! neg\n"})
+    labelled, every, reviews = review_bags.load(), review_bags.load(unlabelled=True), data.imdb.load()
+    assert [len(part) for part in (labelled.train, every.train, every.validation, every.test)] == [18, 20, 2, 20]
+    for part, split in ((labelled.train, reviews.train), (labelled.test, reviews.test)):
+        index = torch.tensor([5, 0, 11])
+        batch = part.to("cpu").take(index)
+        for row, number in enumerate(index.tolist()):
+            words = split.x[split.start[number] : split.start[number + 1]]
+            assert batch["x"][row].nonzero().flatten().tolist() == sorted(set(words.tolist()))
+            assert batch["x"].max() == 1
+            assert int(batch["label"][row]) == int(split.target[split.start[number + 1] - 1])
+    more = every.train.take(torch.tensor([18, 19]))
+    found = [[reviews.words[place] for place in row.nonzero()[:, 0]] for row in more["x"]]
+    assert [set(words) for words in found] == [{"good", "pos"}, {"<unk>", "!", "neg"}]
+    assert more["label"].tolist() == [-1, -1]
+    assert labelled.spec.shape == every.spec.shape == (len(reviews.words),)
+    few = review_bags.load(words=4)
+    assert few.spec.shape == (4,)
+    assert few.train.take(torch.tensor([0]))["x"].shape == (1, 4)
