@@ -1,4 +1,4 @@
-"""What all tests share: one thread, and the same random numbers in each test whatever ran before it."""
+"""What all tests share: the same arithmetic and the same random numbers in each, whatever ran before it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-torch.set_num_threads(1)  # tests compare arithmetic bit by bit, and run beside each other
+
+@pytest.fixture(autouse=True)
+def _same_arithmetic() -> None:
+    """Runs choose these for the whole process; tests compare bit by bit, and run beside each other."""
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("highest")
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(autouse=True)
