@@ -224,7 +224,7 @@ def _against_fista(
         "predicted": _error(x, predicted.code, dictionary),
         **{f"FISTA, {count}": _error(x, coding.code, dictionary) for count, coding in exact.items()},
     }
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             label,
             f"{sparsity_of(coding.code):.1f}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -42,7 +44,7 @@ def sentences_figure(said: np.ndarray, dataset: SequenceDataset) -> Figure:
     axes.axis("off")
     for row, line in enumerate(lines):
         for column, word, told, wanted in line:
-            style = {"family": "monospace", "fontsize": 7.5, "va": "top", "clip_on": True}
+            style: dict[str, Any] = {"family": "monospace", "fontsize": 7.5, "va": "top", "clip_on": True}
             axes.text(column, -row - 0.06, word, **style)
             axes.text(column, -row - 0.34, told, color="tab:gray" if told == wanted else "tab:red", **style)
             if told != wanted:
@@ -58,11 +60,13 @@ def _lines(
     column = 0
     for place in range(begin, end):
         # a dollar sign would begin a formula
-        texts = [text.replace("$", r"\$") for text in (words[place], classes[said[place]], classes[right[place]])]
+        word, told, wanted = (
+            text.replace("$", r"\$") for text in (words[place], classes[said[place]], classes[right[place]])
+        )
         room = max(len(words[place]), len(classes[said[place]]), len(classes[right[place]])) + 1
         if column + room > WIDE:
             lines.append([])
             column = 0
-        lines[-1].append((column, *texts))
+        lines[-1].append((column, word, told, wanted))
         column += room
     return lines

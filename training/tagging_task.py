@@ -150,14 +150,19 @@ def _named(tags: Tensor, start: Tensor, classes: Sequence[str]) -> list[list[str
 
 def _given(dataset: TaggedDataset, known: TaggedDataset) -> TaggedDataset:
     """`dataset` with the tags of `known`, which holds the same sentences."""
-    splits = {}
-    for name in ("train", "validation", "test"):
-        one, other = getattr(dataset, name), getattr(known, name)
+
+    def joined(one: Sequences, other: Sequences) -> GivenTags:
         if not torch.equal(one.start, other.start):
             raise UserError(f"{dataset.name} and {known.name} do not hold the same sentences: leave out --task.tags")
         fields = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
-        splits[name] = GivenTags(**fields, given=other.target)
-    return dataclasses.replace(dataset, **splits)
+        return GivenTags(**fields, given=other.target)
+
+    return dataclasses.replace(
+        dataset,
+        train=joined(dataset.train, known.train),
+        validation=joined(dataset.validation, known.validation),
+        test=joined(dataset.test, known.test),
+    )
 
 
 def _check(plan: FitPlan, options: TaggingOptions) -> None:
