@@ -79,7 +79,9 @@ def fit(words: list[str]) -> int:
     task, words = _split(words)
     if task is None and _asks_for_help(words):
         print("usage: saccade fit TASK [--encoder NAME|BUNDLE] [OPTIONS]\n")
-        print("tasks: mnist, cifar10, PATH.npy with PATH.labels.npy beside it")
+        print("classes: mnist, cifar10, imdb, PATH.npy with PATH.labels.npy beside it")
+        print("sequences: copy, repeat-copy, associative-recall, priority-sort, copy-slots, sequential-mnist, pixel-mnist,")
+        print("  babi, babi-3, pos, chunks; running text: penn, shakespeare, PATH.txt; and dates, treebank, word2vec")
         print("The options depend on the encoder: see `saccade fit mnist --encoder convnet --help`.")
         return 0
     request = parse_fit(task, words)
