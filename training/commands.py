@@ -80,8 +80,8 @@ def fit(words: list[str]) -> int:
     if task is None and _asks_for_help(words):
         print("usage: saccade fit TASK [--encoder NAME|BUNDLE] [OPTIONS]\n")
         print("classes: mnist, cifar10, imdb, PATH.npy with PATH.labels.npy beside it")
-        print("sequences: copy, repeat-copy, associative-recall, priority-sort, copy-slots, sequential-mnist, pixel-mnist,")
-        print("  babi, babi-3, pos, chunks; running text: penn, shakespeare, PATH.txt; and dates, treebank, word2vec")
+        print("sequences: copy, repeat-copy, associative-recall, priority-sort, copy-slots, sequential-mnist,")
+        print("  pixel-mnist, babi, babi-3, pos, chunks, dates, treebank; text: penn, shakespeare, PATH.txt, word2vec")
         print("The options depend on the encoder: see `saccade fit mnist --encoder convnet --help`.")
         return 0
     request = parse_fit(task, words)
