@@ -21,7 +21,7 @@ from .bundle import load_bundle
 from .classifier import Classifier, few_labels
 from .epochs import Trainer, in_order
 from .fit_plan import FitPlan
-from .optimise import Optimiser
+from .task import plain_trainer
 
 LOOKED_AT = 5_000  # training images that an encoder is fitted to before training
 
@@ -95,25 +95,8 @@ def make_trainer(plan: FitPlan, dataset: Dataset, classifier: Classifier, comput
         error = F.cross_entropy(logits.float(), batch["label"], reduction="none", label_smoothing=run.label_smoothing)
         return {"cross_entropy": error}
 
-    return Trainer(
-        classifier,
-        loss,
-        Optimiser(
-            classifier.groups(run.encoder_rate),
-            learning_rate=run.learning_rate,
-            rule=run.optimizer,
-            momentum=run.momentum,
-            weight_decay=run.weight_decay,
-            max_gradient_norm=run.max_gradient_norm,
-            compute=compute,
-        ),
-        Batches(train, min(run.batch_size, len(train)), run.seed, compute.device),
-        epochs=run.epochs,
-        schedule=run.schedule,
-        warmup=run.warmup,
-        compute=compute,
-        after_update=classifier.after_update,
-    )
+    batches = Batches(train, min(run.batch_size, len(train)), run.seed, compute.device)
+    return plain_trainer(plan, classifier, loss, batches, compute)
 
 
 def take_weights(encoder: Encoder, plan: FitPlan, spec: ObservationSpec) -> None:

@@ -24,8 +24,7 @@ from ..envs.errors import SpecError, UserError
 from .epochs import Trainer
 from .fit_model import take_weights
 from .fit_plan import FitPlan
-from .optimise import Optimiser
-from .task import Judged, SplitName, Task, TaskModel
+from .task import Judged, SplitName, Task, TaskModel, plain_trainer
 from .task_options import LanguageOptions
 
 ROWS_JUDGED = 20  # pieces of the text that are read side by side in judging
@@ -143,26 +142,7 @@ class LanguageTask(Task):
             batches.state = tuple(leaf.detach() for leaf in state)
             return {"cross_entropy": _nats(logits, batch["target"])}
 
-        optimiser = Optimiser(
-            model.groups(run.encoder_rate),
-            learning_rate=run.learning_rate,
-            rule=run.optimizer,
-            momentum=run.momentum,
-            weight_decay=run.weight_decay,
-            max_gradient_norm=run.max_gradient_norm,
-            compute=compute,
-        )
-        return Trainer(
-            model,
-            loss,
-            optimiser,
-            batches,
-            epochs=run.epochs,
-            schedule=run.schedule,
-            warmup=run.warmup,
-            compute=compute,
-            after_update=model.after_update,
-        )
+        return plain_trainer(plan, model, loss, batches, compute)
 
     @torch.no_grad()
     def judge(

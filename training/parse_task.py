@@ -29,10 +29,9 @@ from .classifier import interval
 from .epochs import Trainer
 from .fit_model import take_weights
 from .fit_plan import FitPlan
-from .optimise import Optimiser
 from .parser import NOTHING, SLOTS, Beam, follow, search
 from .sequence_model import by_length
-from .task import Judged, SplitName, Task, TaskModel
+from .task import Judged, SplitName, Task, TaskModel, plain_trainer
 from .task_options import ParseOptions
 
 SHOWN = 3  # sentences whose trees are drawn
@@ -205,26 +204,8 @@ class ParseTask(Task):
     def make_trainer(self, plan: FitPlan, model: TaskModel, compute: Compute) -> Trainer:
         assert isinstance(model, Parser)
         run, train = plan.run, self.dataset.train
-        optimiser = Optimiser(
-            model.groups(run.encoder_rate),
-            learning_rate=run.learning_rate,
-            rule=run.optimizer,
-            momentum=run.momentum,
-            weight_decay=run.weight_decay,
-            max_gradient_norm=run.max_gradient_norm,
-            compute=compute,
-        )
-        return Trainer(
-            model,
-            model.loss,
-            optimiser,
-            LengthBatches(train, min(run.batch_size, len(train)), run.seed, compute.device),
-            epochs=run.epochs,
-            schedule=run.schedule,
-            warmup=run.warmup,
-            compute=compute,
-            after_update=model.after_update,
-        )
+        batches = LengthBatches(train, min(run.batch_size, len(train)), run.seed, compute.device)
+        return plain_trainer(plan, model, model.loss, batches, compute)
 
     def judge(
         self, plan: FitPlan, model: TaskModel, split: SplitName, compute: Compute, *, is_final: bool = False

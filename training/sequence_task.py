@@ -16,9 +16,8 @@ from . import sequence_figures
 from .epochs import Trainer
 from .fit_model import take_weights
 from .fit_plan import FitPlan
-from .optimise import Optimiser
 from .sequence_model import SequenceModel, answer
-from .task import Judged, SplitName, Task, TaskModel
+from .task import Judged, SplitName, Task, TaskModel, plain_trainer
 
 
 class SequenceTask(Task):
@@ -53,26 +52,7 @@ class SequenceTask(Task):
             if data.draw is None
             else DrawnBatches(data.draw, run.batch_size, run.epoch_batches, run.seed, compute.device)
         )
-        optimiser = Optimiser(
-            model.groups(run.encoder_rate),
-            learning_rate=run.learning_rate,
-            rule=run.optimizer,
-            momentum=run.momentum,
-            weight_decay=run.weight_decay,
-            max_gradient_norm=run.max_gradient_norm,
-            compute=compute,
-        )
-        return Trainer(
-            model,
-            model.loss,
-            optimiser,
-            batches,
-            epochs=run.epochs,
-            schedule=run.schedule,
-            warmup=run.warmup,
-            compute=compute,
-            after_update=model.after_update,
-        )
+        return plain_trainer(plan, model, model.loss, batches, compute)
 
     def judge(
         self, plan: FitPlan, model: TaskModel, split: SplitName, compute: Compute, *, is_final: bool = False

@@ -17,8 +17,9 @@ from torch import nn
 from ..agents.parts.compute import Compute
 from ..encoders.base import Encoder, Group
 from ..envs.spec import ObservationSpec
-from .epochs import Trainer
+from .epochs import BatchSource, Loss, Trainer
 from .fit_plan import FitPlan
+from .optimise import Optimiser
 
 SplitName = Literal["validation", "test"]
 
@@ -75,6 +76,31 @@ def dense_head(inputs: int, hidden: tuple[int, ...], outputs: int) -> nn.Sequent
         layers += [nn.Linear(inputs, units), nn.ReLU()]
         inputs = units
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))
+
+
+def plain_trainer(plan: FitPlan, model: TaskModel, loss: Loss, batches: BatchSource, compute: Compute) -> Trainer:
+    """The loop that the plan's settings say, over `batches` with `loss`."""
+    run = plan.run
+    optimiser = Optimiser(
+        model.groups(run.encoder_rate),
+        learning_rate=run.learning_rate,
+        rule=run.optimizer,
+        momentum=run.momentum,
+        weight_decay=run.weight_decay,
+        max_gradient_norm=run.max_gradient_norm,
+        compute=compute,
+    )
+    return Trainer(
+        model,
+        loss,
+        optimiser,
+        batches,
+        epochs=run.epochs,
+        schedule=run.schedule,
+        warmup=run.warmup,
+        compute=compute,
+        after_update=model.after_update,
+    )
 
 
 class Task(ABC):
