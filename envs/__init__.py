@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .base import Outcome, Step, VectorEnv
 from .errors import SpecError, UnknownNameError, UserError
+from .flicker import flicker
 from .options import EnvOptions
 from .spec import ActionSpec, EnvSpec, ObservationSpec
 
@@ -30,8 +31,9 @@ def make_env(env_id: str, num_envs: int, options: EnvOptions = _DEFAULTS) -> Vec
 
     Args:
         env_id: `ALE/Breakout-v5` (any Atari game), `pixels/CartPole-v1` (classic control seen as pictures),
-            `diagnostic/recall-10`, any other id that Gymnasium knows, or `package:Id-v0`, which imports the package
-            first, so that it can register its worlds.
+            `masked/CartPole-v1` (the same without velocities), `diagnostic/recall-10`, `diagnostic/t-maze-10`, any
+            other id that Gymnasium knows, or `package:Id-v0`, which imports the package first, so that it can register
+            its worlds.
         num_envs: copies that are stepped together.
         options: what can be set about worlds; each takes what concerns it.
 
@@ -41,18 +43,29 @@ def make_env(env_id: str, num_envs: int, options: EnvOptions = _DEFAULTS) -> Vec
         UserError: a size that is not positive, or a package that is missing.
     """
     _check(num_envs, options)
-    if env_id.startswith("ALE/"):
-        from .atari import AtariEnv
+    return flicker(_make(env_id, num_envs, options), options.flicker)
 
-        return AtariEnv(env_id, num_envs, options)
-    if env_id.startswith("pixels/"):
-        from .pixels import PixelEnv
 
-        return PixelEnv(env_id, num_envs, options)
-    if env_id.startswith("diagnostic/"):
-        from .diagnostics import DiagnosticEnv
+def _make(env_id: str, num_envs: int, options: EnvOptions) -> VectorEnv:
+    # each kind of world imports what it needs when it is asked for
+    match env_id.split("/")[0]:
+        case "ALE":
+            from .atari import AtariEnv
 
-        return DiagnosticEnv(env_id, num_envs)
+            return AtariEnv(env_id, num_envs, options)
+        case "pixels":
+            from .pixels import PixelEnv
+
+            return PixelEnv(env_id, num_envs, options)
+        case "masked":
+            from .masked import MaskedEnv
+
+            return MaskedEnv(env_id, num_envs, options)
+        case "diagnostic":
+            from .diagnostics import DiagnosticEnv
+            from .t_maze import TMazeEnv, is_t_maze
+
+            return TMazeEnv(env_id, num_envs) if is_t_maze(env_id) else DiagnosticEnv(env_id, num_envs)
     from .registered import RegisteredEnv, import_package, is_registered
 
     name = import_package(env_id)
@@ -62,13 +75,17 @@ def make_env(env_id: str, num_envs: int, options: EnvOptions = _DEFAULTS) -> Vec
 
 
 def list_envs() -> list[str]:
-    """Ids that `make_env` takes. Worlds of other packages join once they are imported; recall takes any length."""
+    """Ids that `make_env` takes. Worlds of other packages join once they are imported; recall and t-maze take any
+    length.
+    """
     from .atari import list_games
     from .diagnostics import DIAGNOSTICS
+    from .masked import VISIBLE
     from .pixels import SCENES
     from .registered import list_registered
 
-    ours = [*(f"pixels/{name}" for name in SCENES), *(f"diagnostic/{name}" for name in DIAGNOSTICS)]
+    families = {"pixels": SCENES, "masked": VISIBLE, "diagnostic": [*DIAGNOSTICS, "t-maze"]}
+    ours = [f"{family}/{name}" for family, names in families.items() for name in names]
     return [*list_registered(), *sorted(ours), *list_games()]
 
 

@@ -137,7 +137,8 @@ def _find(name: str) -> Diagnostic:
             raise UserError(f"recall needs at least 2 steps, one to see and one to answer, not {length}")
         return _recall(int(length))
     if name not in DIAGNOSTICS:
-        raise UnknownNameError("environment", f"diagnostic/{name}", [f"diagnostic/{known}" for known in DIAGNOSTICS])
+        known = [*DIAGNOSTICS, "t-maze"]  # which has a file of its own
+        raise UnknownNameError("environment", f"diagnostic/{name}", [f"diagnostic/{each}" for each in known])
     return DIAGNOSTICS[name]
 
 

@@ -26,6 +26,7 @@ from .options import EnvOptions
 from .spec import ActionSpec, EnvSpec, ObservationSpec
 
 FILE = "recording.json"
+_NEWER_OPTIONS = ("flicker",)  # left out where they are not used: recordings from before them stay valid
 FIRST, ACTED, TERMINATED = 1, 2, 4  # slot flags: begins an episode; an action was taken; the action ended the episode
 
 
@@ -44,9 +45,13 @@ class Recipe:
         return -(-frames // self.num_envs)
 
     def as_json(self) -> dict[str, Any]:
-        """In plain values; without what changes the speed alone."""
+        """In plain values; without what changes the speed alone, and options newer than recordings that exist."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        del plain["options"]["threads"], plain["options"]["workers"]
+        options, defaults = plain["options"], asdict(EnvOptions())
+        del options["threads"], options["workers"]
+        for name in _NEWER_OPTIONS:
+            if options[name] == defaults[name]:
+                del options[name]
         return plain
 
 
