@@ -107,11 +107,11 @@ def gibbs(machine: Machine, v: Tensor, steps: int, generator: torch.Generator | 
 
 
 def visible_energy(machine: Machine, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The part of the energy that is v's alone, `[N, V]` to `[N]`; `bias`: another one than the machine's."""
+    """The part of the energy that is v's alone, `[N, V]` to `[N]`; `bias`: another one, `[V]` or `[N, V]`."""
     b = machine.visible_bias if bias is None else bias
     if machine.visible == "gaussian":
         return 0.5 * scaled(machine, (v - b).square()).sum(1)
-    energy = -(v @ b)
+    energy = -(v @ b if b.dim() == 1 else (v * b).sum(1))
     if machine.visible in ("poisson", "softmax"):
         energy = energy + torch.lgamma(v + 1).sum(1)
     if machine.visible == "softmax":  # the number of texts with these counts is D! / prod v!
