@@ -51,3 +51,26 @@ def value_gradient(q_tm1: Tensor, action: Tensor, error: Tensor, weight: Tensor,
 def dueling(value: Tensor, advantage: Tensor) -> Tensor:
     """v + a - mean(a) (Wang et al. 2016, equation 9): `[..., 1]` and `[..., A]` to `[..., A]`."""
     return value + advantage - advantage.mean(-1, keepdim=True)
+
+
+def rescale(x: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x, elementwise: large values count less, none are cut off (Pohlen et
+    al. 2018, arXiv:1805.11593, section 3.2)."""
+    return x.sign() * ((x.abs() + 1).sqrt() - 1) + epsilon * x
+
+
+def unrescale(x: Tensor, epsilon: float = 1e-3) -> Tensor:
+    """The inverse of `rescale`, elementwise.
+
+    With a = |x| + 1 + epsilon the root of the quadratic is written 2 a / (1 + sqrt(1 + 4 epsilon a)): the paper's form
+    subtracts two numbers that are nearly equal.
+    """
+    a = x.abs() + 1 + epsilon
+    return x.sign() * ((2 * a / (1 + (1 + 4 * epsilon * a).sqrt())).square() - 1)
+
+
+def sequence_priority(error: Tensor, real: Tensor, max_share: float) -> Tensor:
+    """max_share * max |error| + (1 - max_share) * mean |error| over the real steps (Kapturowski et al. 2019, section
+    2.3): error and real (bool) `[T, B]` to `[B]`; 0 where no step is real."""
+    size = error.abs() * real
+    return max_share * size.amax(0) + (1 - max_share) * size.sum(0) / real.sum(0).clamp(min=1)

@@ -1,0 +1,293 @@
+"""Deep recurrent Q-network (Hausknecht and Stone 2015, arXiv:1507.06527) as R2D2 trains it (Kapturowski et al. 2019):
+any encoder with memory, sequences from replay with the states that were stored and a burn-in, double and dueling
+values, n-step returns, prioritised sequences, rescaled values.
+
+Deviations: sequences run over the ends of episodes, where the memory is reset and nothing is bootstrapped, instead of
+being padded; the learned part may begin with an episode, so that its first steps are learned from however long the
+burn-in; a new sequence has the greatest priority there is, not one that an actor has computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..encoders.base import Encoder, Inputs, State
+from ..envs.base import Step
+from ..envs.errors import SpecError, UserError
+from ..envs.spec import EnvSpec
+from .base import Action, Agent, Metrics
+from .parts import q_losses
+from .parts.compute import Compute
+from .parts.exploration import make_exploration
+from .parts.networks import QHead, acting_copy, follow, target_copy
+from .parts.optimisers import Optimisers
+from .parts.returns import n_step_returns
+from .parts.schedules import Linear
+from .parts.sequence_replay import SequenceBatch, SequenceReplay, Span
+from .parts.settings import check_settings
+
+kind = "recurrent Q-network: sequences from replay with stored states and burn-in, for encoders with memory"
+
+
+@dataclass(frozen=True)
+class Config:
+    learning_rate: float = 1e-4  # Adam
+    learning_rate_decay_steps: int = 0  # environment steps over which the rate falls linearly to 0; 0 = constant
+    adam_epsilon: float = 1e-8  # Adam's denominator floor
+    discount: float = 0.99  # per step
+    batch_size: int = 32  # sequences per gradient step
+    sequence_length: int = 40  # steps of a sequence that are learned from; gradients reach no further back
+    burn_in: int = 20  # steps before them that only bring the memory up
+    sequence_interval: int = (
+        0  # steps between sequences that overlap; 0 = half of their length, 1 = they begin anywhere
+    )
+    stored_state: Literal["stored", "zero"] = "stored"  # what the burn-in begins with: as when acting, or as an episode
+    replay_capacity: int = 100_000  # transitions
+    learning_starts: int = 1_000  # transitions before the first gradient step
+    update_interval: int = 32  # environment steps between bursts of gradient steps
+    updates_per_interval: int = 1  # gradient steps in a burst
+    target_interval: int = 1_000  # environment steps between target updates
+    target_rate: float = 1.0  # share of the way the target moves: 1 = hard update
+    double: bool = True  # the online network chooses the action that the target network values
+    dueling: bool = False  # separate streams for value and advantage
+    n_step: int = 1  # rewards summed before bootstrapping
+    rescale: bool = False  # learn h(value), a kind of root of it, so that rewards need no clipping
+    prioritised: bool = False  # sample sequences by their TD errors
+    priority_exponent: float = 0.9  # (R2D2: 0.9)
+    priority_max_share: float = 0.9  # eta: of the greatest |TD error| in a sequence's priority, beside the mean
+    importance_exponent: float = 0.6  # beta at the start; rises to 1 over `importance_steps`
+    importance_steps: int = 1_000_000  # environment steps
+    huber: bool = True  # Huber loss with delta 1; otherwise half the squared error
+    max_gradient_norm: float | None = 10.0  # of head and encoder apart; None = no clipping
+    clip_rewards: bool = False  # learn from rewards clipped to [-1, 1] (Atari); scores are never clipped
+    hidden: tuple[int, ...] = ()  # dense layers between the features and the values
+    epsilon_initial: float = 1.0  # share of random actions at the start
+    epsilon_final: float = 0.05  # and after `epsilon_decay_steps`; equal values = constant, both 0 = greedy
+    epsilon_decay_steps: int = 10_000  # environment steps
+
+    @property
+    def span(self) -> Span:
+        interval = self.sequence_interval or max(1, self.sequence_length // 2)
+        return Span(self.burn_in, self.sequence_length, self.n_step, interval)
+
+
+class RecurrentQNetwork(nn.Module):
+    """Encoder and head: observations `[T, B, ...]` to action values `[T, B, A]`."""
+
+    def __init__(self, encoder: Encoder, head: QHead):
+        super().__init__()
+        self.encoder, self.head = encoder, head
+
+    def forward(self, inputs: Inputs, state: State, reset: Tensor | None) -> tuple[Tensor, Tensor, State]:
+        """Values, the features below them, and the state after the last step."""
+        features, state = self.encoder(inputs, state, reset)
+        return self.head(features.flatten(2)), features, state
+
+
+class DRQN(Agent):
+    """Acts epsilon-greedily with a memory; learns from replayed sequences."""
+
+    def __init__(self, config: Config, spec: EnvSpec, encoder: Encoder, compute: Compute, seed: int):
+        self.config, self.spec, self.compute, self.device = config, spec, compute, compute.device
+        head = QHead(int(np.prod(encoder.feature_shape)), spec.action.count, config.hidden, is_dueling=config.dueling)
+        self.network = RecurrentQNetwork(encoder, head)
+        compute.place(self.network)
+        self.encoder = encoder
+        self.target = target_copy(self.network)
+        self.acting = cast(RecurrentQNetwork, acting_copy(self.network))
+        self.optimisers = Optimisers(
+            head.parameters(),
+            encoder,
+            learning_rate=config.learning_rate,
+            epsilon=config.adam_epsilon,
+            max_gradient_norm=config.max_gradient_norm,
+            compute=compute,
+        )
+        self.replay: SequenceReplay = SequenceReplay(
+            config.replay_capacity,
+            spec,
+            config.span,
+            self.initial_state(1) if config.stored_state == "stored" else (),
+            seed=seed,
+            priority_exponent=config.priority_exponent if config.prioritised else 0.0,
+            device=compute.device,
+        )
+        self.exploration = make_exploration(config.epsilon_initial, config.epsilon_final, config.epsilon_decay_steps)
+        self.decay = Linear(1.0, 0.0, config.learning_rate_decay_steps)
+        self.importance = Linear(config.importance_exponent, 1.0, config.importance_steps)
+        self.random = np.random.default_rng(seed)
+        self.steps = 0  # transitions observed
+        self.updates = 0  # gradient steps taken
+        self._updated_at = self._target_at = 0
+
+    @torch.no_grad()
+    def initial_state(self, batch_size: int) -> State:
+        return self.acting.encoder.initial_state(batch_size)
+
+    @torch.inference_mode()
+    def act(self, inputs: Inputs, state: State, reset: Tensor | None, *, explore: bool) -> Action:
+        with self.compute.autocast():
+            q, _, after = self.acting(inputs, state, reset)
+        greedy = q[0].argmax(-1).cpu().numpy()
+        extras = {}
+        if explore:
+            greedy = self.exploration(greedy, self.spec.action.count, self.steps, self.random)
+            if self.replay.states:  # what the memory was before `inputs`, for the replay
+                extras = {f"state{i}": leaf.cpu().numpy() for i, leaf in enumerate(state)}
+        return Action(greedy, after, extras)
+
+    def observe(self, step: Step) -> None:
+        self.replay.add(step, tuple(step.extras[f"state{i}"] for i in range(len(self.replay.states))))
+        self.steps += int(np.count_nonzero(step.valid))
+
+    def update(self) -> Metrics:
+        config = self.config
+        if len(self.replay) < config.learning_starts or not self.replay.is_ready:
+            self._updated_at = self.steps
+            return {}
+        bursts = (self.steps - self._updated_at) // config.update_interval
+        if not bursts:
+            return {}
+        self._updated_at += bursts * config.update_interval
+        if config.learning_rate_decay_steps:
+            self.optimisers.scale_learning_rate(self.decay(self.steps))
+        metrics: Metrics = {}
+        for _ in range(bursts * config.updates_per_interval):
+            initial = self.initial_state(config.batch_size)
+            metrics = self._learn(self.replay.sample(config.batch_size, initial, self.importance(self.steps)))
+        if intervals := (self.steps - self._target_at) // config.target_interval:
+            self._target_at += intervals * config.target_interval
+            follow(self.target, self.network, config.target_rate)
+        return metrics | {"exploration/epsilon": self.exploration.epsilon(self.steps)}
+
+    def _learn(self, batch: SequenceBatch) -> Metrics:
+        """One gradient step."""
+        config, start, length = self.config, self.config.burn_in, self.config.sequence_length
+        learned = slice(start, start + length)
+        batch = batch._replace(inputs=batch.inputs._replace(obs=self.encoder.augment(batch.inputs.obs)))
+        with self.compute.autocast():
+            state, target_q = self._without_gradient(batch)
+            q, features, _ = self.network(batch.read(start, None), state, batch.reset[start:])
+            auxiliary = {}
+            if self.encoder.window:
+                auxiliary = self.encoder.auxiliary_losses(batch.trajectory(learned), features[:length])
+        action, real = batch.action[learned], batch.acted[learned]
+        with torch.no_grad():
+            target = self._targets(batch, target_q, q)
+            chosen = q_losses.select(q[:length], action)
+            error = (target - chosen) * real
+            share = real * batch.weight * (real.numel() / real.sum().clamp(min=1))  # a mean over what is real
+            gradient = torch.zeros_like(q)
+            gradient[:length] = q_losses.value_gradient(
+                q[:length].flatten(0, 1), action.flatten(), error.flatten(), share.flatten(), clip=config.huber
+            ).unflatten(0, action.shape)
+        self.optimisers.clear()
+        own = [loss for loss in auxiliary.values() if loss.requires_grad]
+        torch.autograd.backward([q, *own], [gradient, *[None] * len(own)])
+        metrics: Metrics = {f"loss/{name}": loss.detach() for name, loss in auxiliary.items()}
+        metrics["gradient_norm"] = self.optimisers.apply()
+        self.encoder.after_update()
+        self.updates += 1
+        if config.prioritised:
+            priority = q_losses.sequence_priority(error, real, config.priority_max_share)
+            self.replay.update_priorities(batch.start, priority.cpu().numpy())
+        loss = (q_losses.huber if config.huber else q_losses.squared)(error)
+        count = real.sum().clamp(min=1)
+        return {**metrics, "loss/q": loss.sum() / count, "q/mean": (chosen * real).sum() / count}
+
+    @torch.no_grad()
+    def _without_gradient(self, batch: SequenceBatch) -> tuple[State, Tensor]:
+        """The memory's state after the burn-in, as acting would have it, and the target network's values after it."""
+        start, state = self.config.burn_in, batch.state
+        if start:
+            _, state = self.acting.encoder(batch.read(0, start), state, batch.reset[:start])
+        return state, self.target(batch.inputs, batch.state, batch.reset)[0][start:]
+
+    def _targets(self, batch: SequenceBatch, target_q: Tensor, q: Tensor) -> Tensor:
+        """n-step targets `[length, B]` from values `[length + n, B, A]`, with no gradient."""
+        config, start = self.config, self.config.burn_in
+        value = q_losses.double_value(target_q, q) if config.double else q_losses.max_value(target_q)
+        if config.rescale:
+            value = q_losses.unrescale(value)
+        reward, acted = batch.reward[start:], batch.acted[start:]
+        if config.clip_rewards:
+            reward = reward.clamp(-1, 1)
+        # at the last observation of an episode a return is its value, however many steps were still to come
+        reward, discount = torch.where(acted, reward, value), config.discount * batch.discount[start:]
+        returns = n_step_returns(reward[:-1], discount[:-1], value[1:], config.n_step)[: config.sequence_length]
+        return q_losses.rescale(returns) if config.rescale else returns
+
+    def interrupt(self) -> None:
+        self.replay.cut()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "target": self.target.state_dict(),
+            "optimisers": self.optimisers.state_dict(),
+            "replay": self.replay.state_dict(),
+            "random": self.random.bit_generator.state,
+            "counters": [self.steps, self.updates, self._updated_at, self._target_at],
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        self.network.load_state_dict(saved["network"])
+        self.target.load_state_dict(saved["target"])
+        self.optimisers.load_state_dict(saved["optimisers"])
+        self.replay.load_state_dict(saved["replay"])
+        self.random.bit_generator.state = saved["random"]
+        self.steps, self.updates, self._updated_at, self._target_at = saved["counters"]
+
+
+def build(config: Config, spec: EnvSpec, encoder: Encoder, compute: Compute, seed: int) -> DRQN:
+    """Raises SpecError for continuous actions and encoders without memory, UserError for sizes that make no sense."""
+    if not spec.action.is_discrete:
+        raise SpecError(f"drqn needs discrete actions; {spec.id} has {spec.action.describe()}. Try reinforce")
+    if not encoder.initial_state(1):
+        raise SpecError("drqn needs an encoder with memory: add --memory lstm, or train dqn, which needs none")
+    check_settings(
+        "drqn",
+        config,
+        positive=(
+            "learning_rate",
+            "adam_epsilon",
+            "batch_size",
+            "sequence_length",
+            "replay_capacity",
+            "update_interval",
+            "updates_per_interval",
+            "target_interval",
+            "n_step",
+            "max_gradient_norm",
+        ),
+        not_negative=(
+            "learning_rate_decay_steps",
+            "burn_in",
+            "sequence_interval",
+            "learning_starts",
+            "priority_exponent",
+            "importance_exponent",
+            "importance_steps",
+            "epsilon_decay_steps",
+        ),
+        share=("discount", "target_rate", "epsilon_initial", "epsilon_final", "priority_max_share"),
+    )
+    if any(size < 1 for size in config.hidden):
+        raise UserError(f"drqn: hidden must be positive sizes, not {config.hidden}")
+    if config.stored_state not in ("stored", "zero"):
+        raise UserError(f"drqn: stored_state must be stored or zero, not {config.stored_state!r}")
+    if config.burn_in > config.sequence_length:
+        raise UserError(
+            f"drqn: burn_in must be at most sequence_length, or some steps are never learned from; {config.burn_in} "
+            f"is more than {config.sequence_length}"
+        )
+    if encoder.window > config.sequence_length:
+        raise UserError(
+            f"drqn: this encoder's own losses read {encoder.window} steps; raise sequence_length to that at least"
+        )
+    return DRQN(config, spec, encoder, compute, seed)
