@@ -121,13 +121,14 @@ def _list(words: list[str]) -> int:
     from .encoders import find_encoder, list_encoders
     from .envs import list_envs
     from .envs.errors import UnknownNameError, UserError
-    from .training.matrix import list_learners, matrix
+    from .training.matrix import list_learners, list_memories, matrix
     from .training.pretrain_presets import PRESETS
     from .training.tables import print_matrix, print_names
 
     topics: dict[str, Callable[[], dict[str, str]]] = {
         "agents": lambda: {name: find_agent(name).kind for name in list_agents()},
         "encoders": lambda: {name: find_encoder(name).kind for name in list_encoders()},
+        "memories": lambda: {name: find_encoder(name).kind for name in list_memories()},
         "learners": lambda: {name: find_encoder(name).kind for name in list_learners()},
         "datasets": list_datasets,
         "presets": lambda: {name: f"{p.learner} on {p.data}: {p.source}" for name, p in PRESETS.items()},
@@ -147,7 +148,7 @@ def _list(words: list[str]) -> int:
             print(f"{topic}:")
             print_names(topics[topic](), indent="  ")
         print("envs: see `saccade list envs`; any other id that Gymnasium knows works, too")
-        print("learners, presets, matrix: see `saccade list TOPIC`; the matrix says which encoder reads what")
+        print("memories, learners, presets, matrix: see `saccade list TOPIC`; the matrix says which encoder reads what")
     return 0
 
 

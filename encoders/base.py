@@ -7,12 +7,15 @@ training program serves every learning rule.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+from ..envs.spec import ActionSpec, ObservationSpec
 
 State = tuple[Tensor, ...]  # every leaf [B, ...]; () for an encoder without memory
 
@@ -136,11 +139,16 @@ class FeedForward(Encoder):
 
 
 class WithMemory(Encoder):
-    """`memory` behind `perception`: the memory reads the perception's features as its observations."""
+    """`memory` behind `perception`: the memory reads the perception's features as its observations.
 
-    def __init__(self, perception: Encoder, memory: Encoder):
+    Where `action` says what an agent does, it reads behind them, flattened, what was done last (one-hot where actions
+    are discrete) and what that earned, sign(r) log(1 + |r|); zeros before the first step of an episode.
+    """
+
+    def __init__(self, perception: Encoder, memory: Encoder, action: ActionSpec | None = None):
+        """`memory` reads observations of `remembered(perception, action)`."""
         super().__init__()
-        self.perception, self.memory = perception, memory
+        self.perception, self.memory, self.action = perception, memory, action
         self.feature_shape = memory.feature_shape
         self.causal = perception.causal and memory.causal
         self.window = perception.window
@@ -153,7 +161,22 @@ class WithMemory(Encoder):
         return self.memory.initial_state(batch_size)
 
     def forward(self, inputs: Inputs, state: State = (), reset: Tensor | None = None) -> tuple[Tensor, State]:
-        return self.memory(inputs._replace(obs=self.perceive(inputs.obs)), state, reset)
+        features = self.perceive(inputs.obs)
+        if self.action is not None:
+            last = self._last(inputs, self.action, features)
+            last = last if reset is None else last * ~reset.unsqueeze(-1)
+            features = torch.cat([features.flatten(2), last], dim=-1)
+        return self.memory(inputs._replace(obs=features), state, reset)
+
+    def _last(self, inputs: Inputs, action: ActionSpec, like: Tensor) -> Tensor:
+        """`[T, B, actions + 1]`"""
+        done, earned = inputs.last_action, inputs.last_reward
+        if done is None or earned is None:
+            return like.new_zeros((*like.shape[:2], _width(action) + 1))
+        earned = earned.sign() * earned.abs().log1p()
+        if action.is_discrete:
+            done = nn.functional.one_hot(done, action.count)
+        return torch.cat([done.flatten(2).to(like.dtype), earned.unsqueeze(-1).to(like.dtype)], dim=-1)
 
     def augment(self, obs: Tensor) -> Tensor:
         return self.perception.augment(obs)
@@ -171,6 +194,17 @@ class WithMemory(Encoder):
     def after_update(self) -> None:
         self.perception.after_update()
         self.memory.after_update()
+
+
+def _width(action: ActionSpec) -> int:
+    return action.count if action.is_discrete else math.prod(action.shape)
+
+
+def remembered(perception: Encoder, action: ActionSpec | None = None) -> ObservationSpec:
+    """What the memory in `WithMemory(perception, memory, action)` reads."""
+    if action is None:
+        return ObservationSpec(perception.feature_shape)
+    return ObservationSpec((math.prod(perception.feature_shape) + _width(action) + 1,))
 
 
 def reset_state(state: State, initial: State, reset: Tensor | None) -> State:

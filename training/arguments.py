@@ -33,7 +33,8 @@ SECTIONS = {  # of a plan, with the prefix of their options
     "encoder_config": "encoder",
     "env_options": "env",
 }
-PREFIXES = SECTIONS | {"learner_config": "encoder"}  # of all commands
+MEMORY = {"memory_config": "memory"}  # where there is one
+PREFIXES = SECTIONS | MEMORY | {"learner_config": "encoder"}  # of all commands
 CHANGEABLE = (  # when a run is resumed
     "steps",
     "device",
@@ -79,7 +80,7 @@ def parse_train(agent: str | None, words: list[str]) -> Request:
         UserError: an unknown agent, encoder, preset or option, a bad value, or a run that cannot be resumed so.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for option in ("--env", "--encoder", "--encoder-mode", "--preset", "--out"):
+    for option in ("--env", "--encoder", "--encoder-mode", "--memory", "--preset", "--out"):
         first.add_argument(option, nargs="?")  # the second reading complains about a missing value
     first.add_argument("--resume", action="store_true")
     given, _ = first.parse_known_args(words)
@@ -87,16 +88,16 @@ def parse_train(agent: str | None, words: list[str]) -> Request:
     if given.encoder_mode not in (None, *MODES):
         raise UnknownNameError("encoder mode", given.encoder_mode, MODES)
     if given.resume:
-        base = _plan_to_resume(agent, given.out, given.env, given.encoder)
+        base = _plan_to_resume(agent, given)
     elif agent is None:
         raise UserError("name the agent first, as in `saccade train dqn`; `saccade list agents` lists them")
     else:
-        base = default_plan(agent, given.env or DEFAULT_ENV, given.encoder, preset)
+        base = default_plan(agent, given.env or DEFAULT_ENV, given.encoder, preset, given.memory)
     options = _parse_options(base, preset, given, words)
-    plan = dataclasses.replace(base, **{section: getattr(options, section) for section in SECTIONS})
+    plan = dataclasses.replace(base, **{section: getattr(options, section) for section in _sections(base)})
     check(plan)
     if given.resume:
-        refuse_changes(base, plan, SECTIONS, CHANGEABLE)
+        refuse_changes(base, plan, _sections(base), CHANGEABLE)
     encoder = None if plan.bundle else given.encoder
     return Request(plan, options.out or _free_directory(plan), given.resume, encoder)
 
@@ -126,6 +127,10 @@ def parse(cls: type[T], words: list[str], *, prog: str, description: str | None 
     return value
 
 
+def _sections(plan: Plan) -> dict[str, str]:
+    return SECTIONS if plan.memory is None else SECTIONS | MEMORY
+
+
 def _parse_options(base: Plan, preset: str, given: argparse.Namespace, words: list[str]) -> Any:
     """An object with the sections of a plan and `out`."""
     texts = {
@@ -134,6 +139,7 @@ def _parse_options(base: Plan, preset: str, given: argparse.Namespace, words: li
             "NAME",
             "what the agent sees with: a name, a bundle's directory, path/to/mine.py, package.module",
         ),
+        "memory": ("NAME", "remembers what the encoder saw: lstm, gru, ntm, dnc, transformer; none"),
         "preset": ("NAME", "where defaults come from: auto takes the first preset that fits, none the plain ones"),
     }
     fields: list[tuple[str, Any]] = [
@@ -142,16 +148,16 @@ def _parse_options(base: Plan, preset: str, given: argparse.Namespace, words: li
     out = tyro.conf.arg(metavar="DIR", help="run directory to make; runs/... by default")
     resume = tyro.conf.arg(help="go on with the run in --out")
     fields += [("out", Annotated[Path | None, out]), ("resume", tyro.conf.FlagCreatePairsOff[Annotated[bool, resume]])]
-    for section, prefix in SECTIONS.items():
+    for section, prefix in _sections(base).items():
         kind = EnvOptions if section == "env_options" else type(getattr(base, section))
         fields.append((section, Annotated[kind, tyro.conf.arg(name=prefix)]))
     cls = dataclasses.make_dataclass("TrainOptions", fields, frozen=True)
-    sections = {section: getattr(base, section) for section in SECTIONS}
+    sections = {section: getattr(base, section) for section in _sections(base)}
     out_path = Path(given.out) if given.out else None
-    default = cls(
-        env=base.env, encoder=base.bundle or base.encoder, preset=preset, out=out_path, resume=False, **sections
-    )
-    description = f"Train {base.agent} on {base.env} through {base.encoder}. Defaults are those for this combination."
+    names = {"env": base.env, "encoder": base.bundle or base.encoder, "memory": base.memory or "none"}
+    default = cls(**names, preset=preset, out=out_path, resume=False, **sections)
+    through = base.encoder + (f" and {base.memory}" if base.memory else "")
+    description = f"Train {base.agent} on {base.env} through {through}. Defaults are those for this combination."
     return parse(cls, words, prog=f"saccade train {base.agent}", description=description, default=default)
 
 
@@ -180,7 +186,8 @@ def _unbox(text: str) -> str:
     return (" ".join(lines[:rule]) or " ".join(text.split())).rstrip(".")
 
 
-def _plan_to_resume(agent: str | None, out: str | None, env: str | None, encoder: str | None) -> Plan:
+def _plan_to_resume(agent: str | None, given: argparse.Namespace) -> Plan:
+    out, encoder = given.out, given.encoder
     if not out:
         raise UserError("--resume needs --out DIR, the run directory to go on with")
     directory = Path(out)
@@ -193,8 +200,9 @@ def _plan_to_resume(agent: str | None, out: str | None, env: str | None, encoder
         raise UserError(f"nothing to resume: there is no checkpoint in {directory}; remove it and start anew")
     for what, now, then in (
         ("agent", agent, plan.agent),
-        ("env", env, plan.env),
+        ("env", given.env, plan.env),
         ("encoder", encoder, plan.bundle or plan.encoder),
+        ("memory", given.memory, plan.memory or "none"),
     ):
         if now not in (None, then):
             raise UserError(
@@ -235,4 +243,5 @@ def free_directory(*parts: str) -> Path:
 
 
 def _free_directory(plan: Plan) -> Path:
-    return free_directory(plan.agent, plan.env.split("/")[-1], Path(plan.encoder).stem, f"seed{plan.run.seed}")
+    through = [Path(plan.encoder).stem, *([plan.memory] if plan.memory else [])]
+    return free_directory(plan.agent, plan.env.split("/")[-1], *through, f"seed{plan.run.seed}")

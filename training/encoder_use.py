@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from ..agents.base import Agent
 from ..agents.parts.compute import Compute
 from ..encoders import list_encoders, make_encoder
-from ..encoders.base import Encoder
+from ..encoders.base import Encoder, WithMemory, remembered
 from ..encoders.parts.modes import Adapted, Mode, Share, adapt, augments, shares
 from ..envs.base import VectorEnv
 from ..envs.errors import SpecError, UnknownNameError, UserError
@@ -40,10 +40,12 @@ class EncoderUse:
     encoder_mode: Mode = "scratch"  # who trains the encoder; finetune by default where --encoder names a bundle
     encoder_rate: float = 1.0  # learning rate of the encoder, times the agent's
     encoder_weight: float = 1.0  # cotrain: of the encoder's own losses, beside the agent's
+    memory_reads_last: bool = False  # the memory also reads the last action and reward
 
 
-def check(use: EncoderUse, encoder: str, bundle: str | None) -> None:
+def check(plan: Plan) -> None:
     """Raises UserError for settings that make no sense, such as going on from weights that are not there."""
+    use, encoder, bundle = plan.encoder_use, plan.encoder, plan.bundle
     mode, rate, weight = use.encoder_mode, use.encoder_rate, use.encoder_weight
     if mode not in MODES:
         raise UnknownNameError("encoder mode", mode, MODES)
@@ -60,6 +62,8 @@ def check(use: EncoderUse, encoder: str, bundle: str | None) -> None:
         raise UserError("a frozen encoder has no learning rate: leave --encoder-rate out")
     if mode != "cotrain" and weight != 1:
         raise UserError(f"--encoder-weight is for --encoder-mode cotrain, not {mode}")
+    if use.memory_reads_last and plan.memory is None:
+        raise UserError("--memory-reads-last is for a memory: name one with --memory, such as lstm")
 
 
 def bundle_path(word: str) -> str | None:
@@ -122,7 +126,8 @@ def place(plan: Plan, encoder: Encoder, env: VectorEnv, compute: Compute) -> tup
     """
     use, spec = plan.encoder_use, env.spec.observation
     if use.encoder_mode != "frozen":
-        return env, adapt(encoder, spec, use.encoder_mode, use.encoder_rate, use.encoder_weight), compute
+        adapted = adapt(encoder, spec, use.encoder_mode, use.encoder_rate, use.encoder_weight)
+        return env, _with_memory(plan, adapted, env), compute
     if augments(encoder, spec):
         raise UserError(
             "frozen features cannot be augmented: agents and replay see no image to shift; leave out the option that "
@@ -130,7 +135,32 @@ def place(plan: Plan, encoder: Encoder, env: VectorEnv, compute: Compute) -> tup
         )
     env = EncodedEnv(env, encoder, compute)
     plain = replace(compute, bfloat16=plan.run.precision == "bfloat16", channels_last=False)
-    return env, make_encoder(READER, env.spec.observation), plain
+    return env, _with_memory(plan, make_encoder(READER, env.spec.observation), env), plain
+
+
+def _with_memory(plan: Plan, perception: Encoder, env: VectorEnv) -> Encoder:
+    """`perception` in front of the plan's memory, if it has one.
+
+    Raises:
+        UserError: what is called a memory remembers nothing.
+        SpecError: it cannot read what the encoder gives.
+    """
+    if plan.memory is None:
+        return perception
+    if perception.initial_state(1):
+        raise UserError(f"encoder {plan.encoder!r} is a memory itself; name one without in front of --memory")
+    action = env.spec.action if plan.encoder_use.memory_reads_last else None
+    memory = make_encoder(plan.memory, remembered(perception, action), plan.memory_config)
+    if not memory.initial_state(1) or not memory.causal:
+        raise UserError(f"--memory {plan.memory}: that is no memory for agents; `saccade list memories` names them")
+    return WithMemory(perception, memory, action)
+
+
+def seen_with(agent: Agent) -> Encoder:
+    """The agent's encoder as it is adapted, without the memory behind it."""
+    encoder = agent.network.encoder
+    assert isinstance(encoder, Encoder)
+    return encoder.perception if isinstance(encoder, WithMemory) else encoder
 
 
 def keep(plan: Plan, env: VectorEnv, directory: Path) -> None:
@@ -148,12 +178,11 @@ def keep(plan: Plan, env: VectorEnv, directory: Path) -> None:
 
 def publish(plan: Plan, env: VectorEnv, agent: Agent, directory: Path, card: dict[str, Any]) -> None:
     """Save the encoder as it is at the end of a run, so that the run directory counts as a bundle."""
-    encoder, spec = agent.network.encoder, env.spec.observation
+    encoder, spec = seen_with(agent), env.spec.observation
     if isinstance(env, EncodedEnv):
         encoder, spec = env.encoder, env.env.spec.observation
     elif isinstance(encoder, Adapted):
         encoder = encoder.inner
-    assert isinstance(encoder, Encoder)
     kept = directory / FOLDER
     if is_bundle(kept):  # what it was trained to read first scales what it reads
         spec = _load(plan, str(kept)).spec
@@ -189,12 +218,17 @@ def explain(plan: Plan, env: VectorEnv, agent: Agent) -> str:
         weights = f"weights from {plan.bundle}"
     what = WHAT[use.encoder_mode] + (f" times {use.encoder_weight:g}" if use.encoder_mode == "cotrain" else "")
     lines = [f"encoder {plan.encoder}: {weights}, {what}"]
-    encoder = agent.network.encoder
+    encoder = seen_with(agent)
     if isinstance(encoder, Adapted) and not encoder.weight and encoder.inner.window:
         lines[0] += "; its own losses are off"
     if isinstance(env, EncodedEnv):
         seen = env.env.spec.observation.describe()
         lines.append(f"  the agent sees {env.spec.observation.size} features instead of {seen}")
+    if plan.memory:
+        lines.append(
+            f"  memory {plan.memory} behind it"
+            + (", which also reads the last action and reward" * use.memory_reads_last)
+        )
     for share in trains(env, agent):
         rate = f"trains at {share.rate:g} times the agent's rate" if share.rate is not None else "does not train"
         lines.append(f"  {share.name:24} {share.parameters:>12,} parameters, {rate}")

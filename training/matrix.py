@@ -62,6 +62,12 @@ def list_learners() -> list[str]:
     return [name for name in list_encoders() if any(try_encoder(name, spec).learns for spec in specs)]
 
 
+def list_memories() -> list[str]:
+    """Names of the encoders that remember, so that they may stand behind another in an agent."""
+    found = [(name, _skeleton(name, VECTORS)) for name in list_encoders() if try_encoder(name, VECTORS).reads]
+    return [name for name, encoder in found if encoder.causal and encoder.initial_state(1)]
+
+
 def _skeleton(name: str, spec: ObservationSpec) -> Encoder:
     """The encoder without numbers, where that is possible: drawing millions of weights takes seconds."""
     with torch.random.fork_rng(devices=[]):

@@ -59,6 +59,8 @@ class Plan:
     env_options: EnvOptions
     encoder_use: EncoderUse = field(default_factory=EncoderUse)
     bundle: str | None = None  # where `encoder`, its settings and its weights came from; a run keeps a copy of its own
+    memory: str | None = None  # the built-in memory behind `encoder`
+    memory_config: Any = None  # its settings
 
     def save(self, directory: Path) -> None:
         (directory / CONFIG_FILE).write_text(json.dumps(to_json(self), indent=2) + "\n")
@@ -71,7 +73,8 @@ class Plan:
             UserError: no run there, or its settings are damaged or unknown.
         """
         path, data = directory / CONFIG_FILE, read_config(directory)
-        needed = {field.name for field in dataclasses.fields(cls)} - {"encoder_use", "bundle"}  # which came later
+        later = {"encoder_use", "bundle", "memory", "memory_config"}  # than the first runs
+        needed = {field.name for field in dataclasses.fields(cls)} - later
         missing = needed - set(data if isinstance(data, dict) else ())
         if missing:
             raise UserError(f"{path} lacks {', '.join(sorted(missing))}; it is damaged or not saccade's")
@@ -82,6 +85,7 @@ class Plan:
         if encoder is not None:
             data["encoder"] = encoder
         encoder_entry = find_encoder(data["encoder"], user=encoder is not None)
+        memory = data.get("memory")
         return cls(
             data["agent"],
             data["env"],
@@ -92,6 +96,8 @@ class Plan:
             from_json(EnvOptions, data["env_options"], "env_options"),
             from_json(EncoderUse, data.get("encoder_use", {}), "encoder_use"),
             data.get("bundle"),
+            memory,
+            memory and from_json(find_encoder(memory, user=False).Config, data["memory_config"], "memory_config"),
         )
 
 
@@ -110,15 +116,18 @@ def read_config(directory: Path) -> Any:
         raise UserError(f"{path} cannot be read: {error}") from None
 
 
-def default_plan(agent: str, env: str, encoder: str | None = None, preset: str = "auto") -> Plan:
+def default_plan(
+    agent: str, env: str, encoder: str | None = None, preset: str = "auto", memory: str | None = None
+) -> Plan:
     """The settings before the user's own: a preset's, or the defaults.
 
     Args:
         encoder: its name, or the directory of a bundle.
         preset: "auto" takes the first that fits, "none" the plain defaults, otherwise its name.
+        memory: behind the encoder; "none" where the preset's is not wanted.
 
     Raises:
-        UnknownNameError: no such agent, encoder or preset.
+        UnknownNameError: no such agent, encoder, memory or preset.
         UserError: no such bundle, or it is damaged.
     """
     if preset not in ("auto", "none", *PRESETS):
@@ -135,6 +144,13 @@ def default_plan(agent: str, env: str, encoder: str | None = None, preset: str =
         use = EncoderUse("finetune")
     elif chosen is not None and chosen.encoder == encoder:
         encoder_config = find_encoder(encoder).Config(**chosen.encoder_config)
+    memory = memory or (chosen and chosen.memory)
+    memory_config = None
+    if memory == "none":
+        memory = None
+    elif memory is not None:
+        fits = chosen is not None and chosen.memory == memory
+        memory_config = find_encoder(memory, user=False).Config(**(chosen.memory_config if chosen and fits else {}))
     return Plan(
         agent,
         env,
@@ -145,6 +161,8 @@ def default_plan(agent: str, env: str, encoder: str | None = None, preset: str =
         EnvOptions(),
         use,
         bundle,
+        memory,
+        memory_config,
     )
 
 
@@ -165,7 +183,7 @@ def check(plan: Plan) -> None:
         )
     if not 0 <= run.evaluate_epsilon <= 1:
         raise UserError(f"evaluate_epsilon must lie between 0 and 1, not {run.evaluate_epsilon}")
-    encoder_use.check(plan.encoder_use, plan.encoder, plan.bundle)
+    encoder_use.check(plan)
 
 
 def build(

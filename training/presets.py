@@ -19,6 +19,8 @@ class Preset:
     encoder_config: dict[str, Any] = field(default_factory=dict)  # used with `encoder` only
     run: dict[str, Any] = field(default_factory=dict)
     encoder: str | None = None
+    memory: str | None = None
+    memory_config: dict[str, Any] = field(default_factory=dict)  # used with `memory` only
 
 
 # the first that fits is taken

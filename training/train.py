@@ -214,6 +214,7 @@ def _finish(going: _Run, seconds: float) -> dict[str, Any]:
         "agent": plan.agent,
         "env": plan.env,
         "encoder": plan.encoder,
+        "memory": plan.memory,
         "encoder_use": asdict(plan.encoder_use) | {"bundle": plan.bundle and Path(plan.bundle).name},
         "steps": going.position.steps,
         "seconds": round(seconds, 2),
