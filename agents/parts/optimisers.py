@@ -69,8 +69,36 @@ class LeanAdam(torch.optim.Adam):
         self._ready = None  # the state is other tensors now
 
 
+class RMSProp(torch.optim.Optimizer):
+    """g <- decay g + (1 - decay) gradient^2; p <- p - rate gradient / sqrt(g + epsilon) (Tieleman and Hinton 2012).
+
+    `epsilon` stands inside the root, as Mnih et al. 2016 (section 4) write it and their constants mean it; torch's own
+    stands outside. The statistics g begin at 0 and exist from the start, so that processes can share them.
+    """
+
+    def __init__(self, params: Any, lr: float, decay: float = 0.99, epsilon: float = 1e-5):
+        super().__init__(params, {"lr": lr, "decay": decay, "epsilon": epsilon})
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter]["square"] = torch.zeros_like(parameter)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if not parameters:
+                continue
+            gradients: Any = [p.grad for p in parameters]
+            squares = [self.state[p]["square"] for p in parameters]
+            torch._foreach_mul_(squares, group["decay"])
+            torch._foreach_addcmul_(squares, gradients, gradients, 1 - group["decay"])
+            roots = torch._foreach_add(squares, group["epsilon"])
+            torch._foreach_sqrt_(roots)
+            torch._foreach_addcdiv_(parameters, gradients, roots, -group["lr"])
+
+
 class Optimisers:
-    """Adam for the head and the encoder, plain SGD for the groups of the encoder that ask for it.
+    """Adam (or RMSProp) for the head and the encoder, plain SGD for the groups of the encoder that ask for it.
 
     Head and encoder gradients are clipped apart, each to `max_gradient_norm`, so that neither starves the other; groups
     with a limit of their own are clipped alone. Frozen parameters (`requires_grad` False) are left out. `learning_rate`
@@ -86,8 +114,9 @@ class Optimisers:
         epsilon: float = 1e-8,
         max_gradient_norm: float | None = None,
         compute: Compute | None = None,
+        rmsprop_decay: float | None = None,
     ):
-        """`compute` chooses fused kernels (default: `Compute()`).
+        """`compute` chooses fused kernels (default: `Compute()`); `rmsprop_decay` is given for RMSProp instead of Adam.
 
         Raises:
             SpecError: a group of the encoder asks for an optimiser other than "adam" or "sgd".
@@ -95,15 +124,16 @@ class Optimisers:
         compute = compute or Compute()
         head_parameters = _trainable(head)
         # parameters of equal rate share one group: one kernel call for all of them
-        by_rule: dict[str, dict[float, list[nn.Parameter]]] = {"adam": {}, "sgd": {}}
+        by_rule: dict[str, dict[float, list[nn.Parameter]]] = {"adam": {}, "sgd": {}, "rmsprop": {}}
+        default = "adam" if rmsprop_decay is None else "rmsprop"
         if head_parameters:
-            by_rule["adam"][learning_rate] = list(head_parameters)
+            by_rule[default][learning_rate] = list(head_parameters)
         rest: list[nn.Parameter] = []  # of the encoder, clipped together
         self._clips = [_Clip(head_parameters, max_gradient_norm), _Clip(rest, max_gradient_norm)]
         for group in encoder.parameter_groups():
             parameters = _trainable(group.parameters)
-            rule = group.optimizer or "adam"
-            if rule not in by_rule:
+            rule = group.optimizer or default
+            if rule not in ("adam", "sgd", default):
                 raise SpecError(f"encoder group {group.name!r} asks for optimizer {rule!r}; there are adam and sgd")
             if not parameters:
                 continue
@@ -121,6 +151,9 @@ class Optimisers:
             self._parts["adam"] = adam(groups["adam"], lr=learning_rate, eps=epsilon, **kernels)  # type: ignore[arg-type]
         if groups["sgd"]:
             self._parts["sgd"] = torch.optim.SGD(groups["sgd"], lr=learning_rate, **kernels)  # type: ignore[arg-type]
+        if groups["rmsprop"]:
+            assert rmsprop_decay is not None
+            self._parts["rmsprop"] = RMSProp(groups["rmsprop"], learning_rate, rmsprop_decay, epsilon)
         self._rates = {name: [group["lr"] for group in part.param_groups] for name, part in self._parts.items()}
 
     def step(self, loss: Tensor) -> Tensor | float:

@@ -50,6 +50,23 @@ def n_step_returns(r_t: Tensor, discount_t: Tensor, v_t: Tensor, n: int) -> Tens
     return returns
 
 
+def gae(r_t: Tensor, discount_t: Tensor, v_tm1: Tensor, v_t: Tensor, lambda_t: Tensor | float) -> Tensor:
+    """Generalised advantages A_t = delta_t + discount_t lambda_t A_{t+1}, with delta_t = r_t + discount_t v_t - v_tm1
+    (Schulman et al. 2016, arXiv:1506.02438, eq. 16).
+
+    `v_t` is apart from `v_tm1`, because what an episode's last step led to is not what was acted on next; `lambda_t` is
+    0 there. With 1 elsewhere these are n-step advantages to the end of the sequence.
+
+    Args:
+        r_t, discount_t, v_tm1, v_t: `[T, ...]`.
+        lambda_t: a number, or `[T, ...]`.
+
+    Returns:
+        `[T, ...]`.
+    """
+    return _reversed_scan(r_t + discount_t * v_t - v_tm1, discount_t * lambda_t)
+
+
 def _reversed_scan(a: Tensor, b: Tensor) -> Tensor:
     """x_t = a_t + b_t x_{t+1} with x_T = 0, in log2(T) vectorised rounds: each doubles the steps that x_t sums."""
     reach = 1
