@@ -66,7 +66,11 @@ def hidden_mean(machine: Machine, v: Tensor) -> Tensor:
 
 def visible_mean(machine: Machine, h: Tensor, totals: Tensor | None = None) -> Tensor:
     """E[v | h], `[N, H]` to `[N, V]`. `totals` `[N]`: how many words, with "softmax"."""
-    a = visible_input(machine, h)
+    return mean_of_visible(machine, visible_input(machine, h), totals)
+
+
+def mean_of_visible(machine: Machine, a: Tensor, totals: Tensor | None = None) -> Tensor:
+    """E[v] given its total input `[N, V]`."""
     if machine.visible == "softmax":
         assert totals is not None
         return totals.unsqueeze(1) * a.softmax(1)
@@ -104,6 +108,36 @@ def gibbs(machine: Machine, v: Tensor, steps: int, generator: torch.Generator | 
     for _ in range(steps):
         v = sample_visible(machine, sample_hidden(machine, v, generator), totals, generator)
     return v
+
+
+def walk(
+    machine: Machine,
+    v: Tensor,
+    a: Tensor,
+    steps: int,
+    draws: bool = True,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The chain of CD-k: one chain from the data, whose every step goes on from the step before.
+
+    Args:
+        v: the data `[N, V]`.
+        a: the hidden units' input by them `[N, H]`.
+        draws: False: v is set to its mean given h at every step (Hinton 2010, section 3.2).
+
+    Returns:
+        v after the last step `[N, V]`, and the squared error of the first step's mean, mean over the rows.
+    """
+    totals = v.sum(1) if machine.visible == "softmax" else None
+    b = visible_input(machine, UNITS[machine.hidden].sample(a, generator))
+    mean = mean_of_visible(machine, b, totals)
+    error = (mean - v).square().sum() / len(v)
+    for step in range(steps):
+        if step:
+            b = visible_input(machine, sample_hidden(machine, v, generator))
+            mean = b if draws else mean_of_visible(machine, b, totals)
+        v = draw_visible(machine, b, totals, generator) if draws else mean
+    return v, error
 
 
 def visible_energy(machine: Machine, v: Tensor, bias: Tensor | None = None) -> Tensor:
