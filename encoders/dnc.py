@@ -13,6 +13,7 @@ No parameter depends on the number of slots, so a trained net runs with more of 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -21,9 +22,9 @@ from torch import Tensor, nn
 
 from ..envs.errors import UserError
 from ..envs.spec import ObservationSpec
-from .base import Encoder, Inputs, State, keep_state, reset_state
+from .base import Encoder, Inputs, State
 from .parts import addressing
-from .parts.controllers import Controller, ControllerKind, touched
+from .parts.controllers import Controller, ControllerKind, walk
 from .parts.links import link_step
 from .parts.memory_step import memory_step, native_step
 from .parts.reading import Reader
@@ -102,18 +103,9 @@ class DNC(Encoder):
     ) -> tuple[Tensor, State]:
         """As `Encoder.forward`. `record` is filled with what the heads did, a tensor per step and name."""
         projected = self.controller.project(self.reader(inputs.obs))
+        step = partial(self.step, products=self.products(len(projected)), record=record)
         initial = self.initial_state(projected.shape[1])
-        resets, pads = touched(reset), touched(None if inputs.mask is None else ~inputs.mask)
-        outputs = []
-        products = self.products(len(projected))
-        with torch.autocast(projected.device.type, enabled=False):
-            for t, x in enumerate(projected):
-                if reset is not None and resets[t]:
-                    state = reset_state(state, initial, reset[t])
-                output, new = self.step(x, state, products, record)
-                state = keep_state(state, new, inputs.mask[t]) if inputs.mask is not None and pads[t] else new
-                outputs.append(output)
-        features = torch.stack(outputs)
+        features, state = walk(step, projected, state, initial, reset, inputs.mask)
         if self.config.bypass_dropout:
             hidden, reads = features.split([self.config.hidden, self.heads * self.width], 2)
             features = torch.cat([F.dropout(hidden, self.config.bypass_dropout, self.training), reads], 2)

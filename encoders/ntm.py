@@ -13,6 +13,7 @@ slots, so a trained net runs with more of them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -20,9 +21,9 @@ from torch import Tensor, nn
 
 from ..envs.errors import UserError
 from ..envs.spec import ObservationSpec
-from .base import Encoder, Inputs, State, keep_state, reset_state
+from .base import Encoder, Inputs, State
 from .parts import addressing
-from .parts.controllers import Controller, ControllerKind, touched
+from .parts.controllers import Controller, ControllerKind, walk
 from .parts.reading import Reader
 from .parts.repeated import Repeated
 
@@ -99,18 +100,9 @@ class NTM(Encoder):
     ) -> tuple[Tensor, State]:
         """As `Encoder.forward`. `record` is filled with what the heads did, a tensor per step and name."""
         projected = self.controller.project(self.reader(inputs.obs))
+        step = partial(self.step, products=self.products(len(projected)), record=record)
         initial = self.initial_state(projected.shape[1])
-        resets, pads = touched(reset), touched(None if inputs.mask is None else ~inputs.mask)
-        features = []
-        products = self.products(len(projected))
-        with torch.autocast(projected.device.type, enabled=False):
-            for t, x in enumerate(projected):
-                if reset is not None and resets[t]:
-                    state = reset_state(state, initial, reset[t])
-                output, new = self.step(x, state, products, record)
-                state = keep_state(state, new, inputs.mask[t]) if inputs.mask is not None and pads[t] else new
-                features.append(output)
-        return torch.stack(features), state
+        return walk(step, projected, state, initial, reset, inputs.mask)
 
     def products(self, steps: int) -> tuple[Repeated, Repeated]:
         """What so many steps in a row multiply by: the controller's matrix and that of the interface."""

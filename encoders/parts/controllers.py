@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ...envs.errors import UserError
-from ..base import State
+from ..base import State, keep_state, reset_state
 from .repeated import Repeated
 
 ControllerKind = Literal["lstm", "feedforward"]
@@ -66,6 +67,38 @@ class Controller(nn.Module):
         return output, (output, cell)
 
 
-def touched(marks: Tensor | None) -> list[bool]:
+def walk(
+    step: Callable[[Tensor, State], tuple[Tensor, State]],
+    projected: Tensor,
+    state: State,
+    initial: State,
+    reset: Tensor | None,
+    mask: Tensor | None,
+) -> tuple[Tensor, State]:
+    """T steps one after another, as `Encoder.forward` has it: in the weights' own type even under autocast.
+
+    Args:
+        step: of `[B, ...]` and a state, to features `[B, D]` and the next state.
+        projected: `[T, B, ...]`, what the steps read.
+        state: before the first step.
+        initial: what it is reset to.
+        reset, mask: bool `[T, B]`, see `Encoder.forward` and `Inputs`.
+
+    Returns:
+        features `[T, B, D]`, and the state after the last step.
+    """
+    resets, pads = _touched(reset), _touched(None if mask is None else ~mask)
+    features = []
+    with torch.autocast(projected.device.type, enabled=False):
+        for t, x in enumerate(projected):
+            if reset is not None and resets[t]:
+                state = reset_state(state, initial, reset[t])
+            output, new = step(x, state)
+            state = keep_state(state, new, mask[t]) if mask is not None and pads[t] else new
+            features.append(output)
+    return torch.stack(features), state
+
+
+def _touched(marks: Tensor | None) -> list[bool]:
     """For each step of `[T, B]` whether any row is marked; [] for None. Read from the device once."""
     return [] if marks is None else marks.any(1).tolist()
