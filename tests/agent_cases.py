@@ -56,6 +56,11 @@ class Case(NamedTuple):
         return make_agent(self.agent, env.spec, encoder, seed=seed), env
 
 
+def plain_encoder(agent: str, spec: ObservationSpec) -> Encoder:
+    """The first encoder that `agent` takes."""
+    return next(case for case in PLAIN.values() if case.agent == agent).encoder(spec)
+
+
 def takes(case: Case) -> bool:
     try:
         case.build()
@@ -71,7 +76,8 @@ CASES = {
     for world in (DISCRETE, BOX)
     if takes(case := Case(agent, make, world))
 }
-PLAIN = {name: case for name, case in CASES.items() if name.split("-")[1] == "mlp"}
+# of each agent and world the first: with a perceptron, or with a memory where the agent takes nothing else
+PLAIN = dict({(case.agent, case.world): (name, case) for name, case in reversed(CASES.items())}.values())
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 plain_case = pytest.mark.parametrize("case", PLAIN.values(), ids=PLAIN.keys())
 
@@ -142,6 +148,15 @@ class Watched(FeedForward):
         now = [parameter.detach().clone() for parameter in self.parameters()]
         self.counts["updates"] += any(not torch.equal(a, b) for a, b in zip(now, self._last, strict=True))
         self._last = now
+
+
+def watched(case: Case) -> tuple[Watched, Encoder]:
+    """The layer, and an encoder with it that the agent of `case` takes."""
+    spec = make_env(case.world, ENVS).spec.observation
+    layer = Watched(spec.size)
+    if not case.encoder(spec).initial_state(1):
+        return layer, layer
+    return layer, WithMemory(layer, TinyDNC(ObservationSpec(layer.feature_shape)))
 
 
 def trajectory(env: VectorEnv) -> Trajectory:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,18 @@ from agent_cases import (
     ENCODERS,
     ENVS,
     Case,
-    Watched,
     changed,
     every_case,
     first_update,
     inputs_for,
     plain_case,
+    plain_encoder,
     snapshot,
     trajectory,
+    watched,
 )
 from playing import begin, steps_of
 from saccade.agents import find_agent, list_agents, make_agent
-from saccade.encoders import make_encoder
 from saccade.encoders.base import Encoder
 from saccade.envs import make_env
 from saccade.envs.errors import SpecError, UserError
@@ -38,12 +39,12 @@ from saccade.training import checkpoint
 @pytest.mark.parametrize("name", list_agents())
 def test_every_agent_acts_somewhere_and_refuses_the_rest_by_name(name: str):
     accepted = 0
-    for world in (DISCRETE, BOX):
+    for world, encoder in itertools.product((DISCRETE, BOX), ("mlp", "dnc")):
         try:
-            Case(name, ENCODERS["mlp"], world).build()
+            Case(name, ENCODERS[encoder], world).build()
         except SpecError as error:
             assert name in str(error)  # noqa: PT017  what is accepted does not raise
-            assert world in str(error)  # noqa: PT017
+            assert world in str(error) or "memory" in str(error)  # noqa: PT017
         else:
             accepted += 1
     assert accepted
@@ -75,7 +76,7 @@ def test_settings_that_make_no_sense(name: str, field: str, value: Any):
     env = make_env(DISCRETE, ENVS)
     config = find_agent(name).Config(**{field: value})
     with pytest.raises(UserError, match=field):
-        make_agent(name, env.spec, make_encoder("mlp", env.spec.observation), config)
+        make_agent(name, env.spec, plain_encoder(name, env.spec.observation), config)
 
 
 @every_case
@@ -157,9 +158,8 @@ def test_an_update_trains_the_whole_encoder(case: Case):
 @plain_case
 def test_the_encoders_wishes_are_honoured(case: Case):
     """Groups keep their rates, frozen parameters stay, each step has its `after_update`, and only learning augments."""
-    env = make_env(case.world, ENVS)
-    encoder = Watched(env.spec.observation.size)
-    agent, env = case.build(encoder=encoder)
+    encoder, whole = watched(case)
+    agent, env = case.build(encoder=whole)
     before = snapshot(encoder)
     for _ in range(3):
         agent.act(inputs_for(env), agent.initial_state(ENVS), None, explore=True)

@@ -34,7 +34,8 @@ QUICK: dict[str, dict[str, Any]] = {  # settings to learn in a second or two; of
     },
     "reinforce": {"learning_rate": 5e-3, "episodes_per_update": 16},
 }
-EVERY_AGENT = pytest.mark.parametrize("name", list_agents())
+WITHOUT_MEMORY = sorted({*list_agents()} - {"drqn"})  # of drqn see test_drqn.py
+EVERY_AGENT = pytest.mark.parametrize("name", WITHOUT_MEMORY)
 
 
 def learn(name: str, world: str, rounds: int, encoder: Encoder | None = None, **settings: Any) -> Agent:
