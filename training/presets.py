@@ -99,6 +99,44 @@ PRESETS: dict[str, Preset] = {
         },
         run={"num_envs": 8, "steps": 1_500_000, "evaluate_episodes": 30, "evaluate_epsilon": 0.05},
     ),
+    "a2c-cartpole": Preset(
+        "a2c",
+        "CartPole-v*",
+        "the settings of rl-baselines3-zoo, with values in units of the returns: policy and values share a net",
+        agent_config={"learning_rate_decay_steps": 500_000, "entropy_weight": 0.0, "scale_values": True},
+        run={"num_envs": 8, "steps": 500_000},
+    ),
+    "ppo-cartpole": Preset(
+        "ppo",
+        "CartPole-v*",
+        "the tuned settings of rl-baselines3-zoo, with values in units of the returns: policy and values share a net",
+        agent_config={
+            "learning_rate": 1e-3,
+            "learning_rate_decay_steps": 100_000,
+            "discount": 0.98,
+            "rollout_steps": 32,
+            "epochs": 20,
+            "minibatches": 1,
+            "gae_lambda": 0.8,
+            "entropy_weight": 0.0,
+            "scale_values": True,
+        },
+        run={"num_envs": 8, "steps": 100_000},
+    ),
+    "a2c-atari": Preset(
+        "a2c",
+        "ALE/*",
+        "Mnih et al. 2016, synchronous: the settings of rl-baselines3-zoo, and a falling rate as in the paper",
+        agent_config={"learning_rate_decay_steps": 10_000_000, "value_weight": 0.5, "clip_rewards": True},
+        run={"num_envs": 16, "steps": 10_000_000, "evaluate_episodes": 30, "evaluate_epsilon": 0.01},
+    ),
+    "ppo-atari": Preset(
+        "ppo",
+        "ALE/*",
+        "Schulman et al. 2017, table 5, but the squared error of values weighs 0.5, as in published code",
+        agent_config={"learning_rate_decay_steps": 10_000_000, "clip": 0.1, "clip_rewards": True},
+        run={"num_envs": 8, "steps": 10_000_000, "evaluate_episodes": 30, "evaluate_epsilon": 0.01},
+    ),
 }
 
 
