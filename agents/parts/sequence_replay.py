@@ -147,6 +147,8 @@ class SequenceReplay(Ring):
         env, position = np.divmod(slot, self.size)
         bins = env * self.bins + position // self.span.interval
         lost = self.owner[bins][self.owner[bins] > slot]  # of the ring's oldest slots: there is a newer state now
+        learned = lost - lost % self.size + (lost + self.span.burn_in) % self.size
+        lost = lost[(self.flags[learned] & FIRST) == 0]  # an episode begins without
         self.tree.set(lost, np.zeros(len(lost)))
         self.owner[bins] = slot
         rows = torch.from_numpy(bins).to(self.device)
