@@ -34,6 +34,7 @@ types: $(INSTALLED)
 	@mkdir -p .venv/typing && ln -sfn ../.. .venv/typing/saccade
 	MYPYPATH=.venv/typing $(RUN)mypy -p saccade --exclude '/tests/'
 
-# One thread each: two spinning OpenMP programs on two cores slow each other tenfold.
+# A process for each core, with one thread each: two spinning OpenMP programs on two cores slow each other tenfold.
+# A file's tests stay together, because they share what they set up.
 test: lint types
-	OMP_NUM_THREADS=1 $(RUN)python -m pytest
+	OMP_NUM_THREADS=1 $(RUN)python -m pytest -n auto --dist loadfile
