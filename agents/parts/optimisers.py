@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -115,21 +115,24 @@ class Optimisers:
         max_gradient_norm: float | None = None,
         compute: Compute | None = None,
         rmsprop_decay: float | None = None,
+        more_heads: Sequence[Iterable[nn.Parameter]] = (),
     ):
-        """`compute` chooses fused kernels (default: `Compute()`); `rmsprop_decay` is given for RMSProp instead of Adam.
+        """`compute` chooses fused kernels (default: `Compute()`); `rmsprop_decay` is given for RMSProp instead of Adam;
+        `more_heads` are trained as the head is, each clipped alone.
 
         Raises:
             SpecError: a group of the encoder asks for an optimiser other than "adam" or "sgd".
         """
         compute = compute or Compute()
-        head_parameters = _trainable(head)
+        heads = [_trainable(each) for each in (head, *more_heads)]
+        head_parameters = list(itertools.chain(*heads))
         # parameters of equal rate share one group: one kernel call for all of them
         by_rule: dict[str, dict[float, list[nn.Parameter]]] = {"adam": {}, "sgd": {}, "rmsprop": {}}
         default = "adam" if rmsprop_decay is None else "rmsprop"
         if head_parameters:
-            by_rule[default][learning_rate] = list(head_parameters)
+            by_rule[default][learning_rate] = head_parameters
         rest: list[nn.Parameter] = []  # of the encoder, clipped together
-        self._clips = [_Clip(head_parameters, max_gradient_norm), _Clip(rest, max_gradient_norm)]
+        self._clips = [_Clip(parameters, max_gradient_norm) for parameters in (*heads, rest)]
         for group in encoder.parameter_groups():
             parameters = _trainable(group.parameters)
             rule = group.optimizer or default
