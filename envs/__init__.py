@@ -7,6 +7,7 @@ from .errors import SpecError, UnknownNameError, UserError
 from .flicker import flicker
 from .options import EnvOptions
 from .spec import ActionSpec, EnvSpec, ObservationSpec
+from .stacked import stacked
 
 __all__ = [
     "ActionSpec",
@@ -31,9 +32,9 @@ def make_env(env_id: str, num_envs: int, options: EnvOptions = _DEFAULTS) -> Vec
 
     Args:
         env_id: `ALE/Breakout-v5` (any Atari game), `pixels/CartPole-v1` (classic control seen as pictures),
-            `masked/CartPole-v1` (the same without velocities), `diagnostic/recall-10`, `diagnostic/t-maze-10`, any
-            other id that Gymnasium knows, or `package:Id-v0`, which imports the package first, so that it can register
-            its worlds.
+            `masked/CartPole-v1` (the same without velocities), `diagnostic/recall-10`, `diagnostic/t-maze-10`,
+            `maze/5` (seen from within), any other id that Gymnasium knows, or `package:Id-v0`, which imports the
+            package first, so that it can register its worlds.
         num_envs: copies that are stepped together.
         options: what can be set about worlds; each takes what concerns it.
 
@@ -57,6 +58,10 @@ def _make(env_id: str, num_envs: int, options: EnvOptions) -> VectorEnv:
             from .pixels import PixelEnv
 
             return PixelEnv(env_id, num_envs, options)
+        case "maze":
+            from .maze import MazeEnv
+
+            return stacked(MazeEnv(env_id, num_envs, options), options.stack)
         case "masked":
             from .masked import MaskedEnv
 
@@ -75,18 +80,19 @@ def _make(env_id: str, num_envs: int, options: EnvOptions) -> VectorEnv:
 
 
 def list_envs() -> list[str]:
-    """Ids that `make_env` takes. Worlds of other packages join once they are imported; recall and t-maze take any
-    length.
+    """Ids that `make_env` takes. Worlds of other packages join once they are imported; recall, t-maze and maze take
+    any length.
     """
     from .atari import list_games
     from .diagnostics import DIAGNOSTICS
     from .masked import VISIBLE
+    from .maze import EXAMPLES
     from .pixels import SCENES
     from .registered import list_registered
 
     families = {"pixels": SCENES, "masked": VISIBLE, "diagnostic": [*DIAGNOSTICS, "t-maze"]}
     ours = [f"{family}/{name}" for family, names in families.items() for name in names]
-    return [*list_registered(), *sorted(ours), *list_games()]
+    return [*list_registered(), *sorted([*ours, *EXAMPLES]), *list_games()]
 
 
 def _check(num_envs: int, options: EnvOptions) -> None:
