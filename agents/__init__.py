@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..encoders.base import Encoder
 from ..encoders.parts.registry import Entry, Registry, make_config
-from ..envs.errors import UserError
+from ..envs.errors import SpecError, UserError
 from ..envs.spec import EnvSpec
 from .base import Agent
 from .parts.compute import Compute
@@ -42,6 +42,8 @@ def make_agent(
         UserError: no such agent, or a setting makes no sense.
         SpecError: it cannot act in such a world, or not through such an encoder.
     """
+    if not encoder.causal:
+        raise SpecError(f"{name} cannot act through an encoder that reads what comes later (bidirectional)")
     entry = find_agent(name)
     agent = entry.build(make_config(entry, "agent", config), spec, encoder, compute or Compute(), seed)
     if not isinstance(agent, Agent):

@@ -9,11 +9,14 @@ import pytest
 import torch
 from saccade.encoders import make_encoder
 from saccade.encoders.base import Inputs, WithMemory, remembered
-from saccade.envs.errors import UserError
+from saccade.envs.errors import SpecError, UserError
 from saccade.envs.spec import ActionSpec, ObservationSpec
 from saccade.training.arguments import parse_train
 from saccade.training.bundle import load_bundle
 from saccade.training.encoder_use import seen_with
+from saccade.training.fit import fit
+from saccade.training.fit_arguments import parse_fit
+from saccade.training.fit_plan import FitPlan
 from saccade.training.matrix import list_memories
 from saccade.training.plan import Plan, build, default_plan
 from saccade.training.train import resume, train
@@ -87,7 +90,7 @@ def test_memories_are_listed():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--memory", "mlp"], "no memory for agents"),
+        (["--memory", "mlp"], "remembers nothing"),
         (["--memory", "lstn"], "did you mean 'lstm'"),
         (["--encoder", "gru"], "is a memory itself"),
         (["--memory", "none", "--memory-reads-last"], "is for a memory"),
@@ -110,3 +113,25 @@ def test_a_run_does_not_go_on_with_another_memory(tmp_path: Path):
 def test_a_memory_that_is_the_users_own_stands_alone():
     with pytest.raises(UserError, match="comes from outside"):
         default_plan("reinforce", "diagnostic/recall", memory="doubles.py")
+
+
+def test_agents_refuse_what_reads_the_future():
+    plan = parse_train("reinforce", [*RECALL, "--memory.bidirectional"]).plan
+    with pytest.raises(SpecError, match="comes later"):
+        build(plan)
+
+
+def test_a_supervised_run_takes_a_memory_too(tmp_path: Path):
+    words = ["--encoder", "mlp", "--encoder.hidden", "8", "--memory", "gru", "--memory.hidden", "12"]
+    words += ["--epochs", "1", "--epoch-batches", "2", "--batch-size", "4", "--threads", "1"]
+    request = parse_fit("copy", [*words, "--out", str(tmp_path / "run")])
+    result = fit(request.plan, request.out, [])
+    assert result["memory"] == "gru"
+    assert FitPlan.load(tmp_path / "run").memory_config.hidden == 12
+    assert load_bundle(tmp_path / "run").encoder.feature_shape == (8,)
+    with pytest.raises(UserError, match="cannot go on with 9"):
+        parse_fit(None, ["--resume", "--out", str(tmp_path / "run"), "--memory.hidden", "9"])
+    with pytest.raises(UserError, match="would freeze the memory"):
+        parse_fit("copy", [*words, "--encoder-mode", "frozen"])
+    with pytest.raises(UserError, match="is a memory itself"):
+        fit(parse_fit("copy", ["--encoder", "lstm", "--memory", "gru"]).plan, tmp_path / "other", [])

@@ -94,10 +94,10 @@ def parse_train(agent: str | None, words: list[str]) -> Request:
     else:
         base = default_plan(agent, given.env or DEFAULT_ENV, given.encoder, preset, given.memory)
     options = _parse_options(base, preset, given, words)
-    plan = dataclasses.replace(base, **{section: getattr(options, section) for section in _sections(base)})
+    plan = dataclasses.replace(base, **{section: getattr(options, section) for section in sections_of(base, SECTIONS)})
     check(plan)
     if given.resume:
-        refuse_changes(base, plan, _sections(base), CHANGEABLE)
+        refuse_changes(base, plan, sections_of(base, SECTIONS), CHANGEABLE)
     encoder = None if plan.bundle else given.encoder
     return Request(plan, options.out or _free_directory(plan), given.resume, encoder)
 
@@ -127,8 +127,9 @@ def parse(cls: type[T], words: list[str], *, prog: str, description: str | None 
     return value
 
 
-def _sections(plan: Plan) -> dict[str, str]:
-    return SECTIONS if plan.memory is None else SECTIONS | MEMORY
+def sections_of(plan: Any, sections: Mapping[str, str]) -> dict[str, str]:
+    """`sections`, and those of the plan's memory, if it has one."""
+    return dict(sections) if plan.memory is None else {**sections, **MEMORY}
 
 
 def _parse_options(base: Plan, preset: str, given: argparse.Namespace, words: list[str]) -> Any:
@@ -148,11 +149,11 @@ def _parse_options(base: Plan, preset: str, given: argparse.Namespace, words: li
     out = tyro.conf.arg(metavar="DIR", help="run directory to make; runs/... by default")
     resume = tyro.conf.arg(help="go on with the run in --out")
     fields += [("out", Annotated[Path | None, out]), ("resume", tyro.conf.FlagCreatePairsOff[Annotated[bool, resume]])]
-    for section, prefix in _sections(base).items():
+    for section, prefix in sections_of(base, SECTIONS).items():
         kind = EnvOptions if section == "env_options" else type(getattr(base, section))
         fields.append((section, Annotated[kind, tyro.conf.arg(name=prefix)]))
     cls = dataclasses.make_dataclass("TrainOptions", fields, frozen=True)
-    sections = {section: getattr(base, section) for section in _sections(base)}
+    sections = {section: getattr(base, section) for section in sections_of(base, SECTIONS)}
     out_path = Path(given.out) if given.out else None
     names = {"env": base.env, "encoder": base.bundle or base.encoder, "memory": base.memory or "none"}
     default = cls(**names, preset=preset, out=out_path, resume=False, **sections)

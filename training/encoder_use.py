@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from ..agents.base import Agent
 from ..agents.parts.compute import Compute
-from ..encoders import list_encoders, make_encoder
-from ..encoders.base import Encoder, WithMemory, remembered
+from ..encoders import list_encoders, make_encoder, with_memory
+from ..encoders.base import Encoder, WithMemory
 from ..encoders.parts.modes import Adapted, Mode, Share, adapt, augments, shares
 from ..envs.base import VectorEnv
 from ..envs.errors import SpecError, UnknownNameError, UserError
@@ -139,21 +139,11 @@ def place(plan: Plan, encoder: Encoder, env: VectorEnv, compute: Compute) -> tup
 
 
 def _with_memory(plan: Plan, perception: Encoder, env: VectorEnv) -> Encoder:
-    """`perception` in front of the plan's memory, if it has one.
-
-    Raises:
-        UserError: what is called a memory remembers nothing.
-        SpecError: it cannot read what the encoder gives.
-    """
+    """`perception` in front of the plan's memory, if it has one; see `encoders.with_memory` for errors."""
     if plan.memory is None:
         return perception
-    if perception.initial_state(1):
-        raise UserError(f"encoder {plan.encoder!r} is a memory itself; name one without in front of --memory")
     action = env.spec.action if plan.encoder_use.memory_reads_last else None
-    memory = make_encoder(plan.memory, remembered(perception, action), plan.memory_config)
-    if not memory.initial_state(1) or not memory.causal:
-        raise UserError(f"--memory {plan.memory}: that is no memory for agents; `saccade list memories` names them")
-    return WithMemory(perception, memory, action)
+    return with_memory(perception, plan.memory, plan.memory_config, action)
 
 
 def seen_with(agent: Agent) -> Encoder:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..agents.parts.compute import Compute
-from ..encoders.base import count_parameters
+from ..encoders.base import WithMemory, count_parameters
 from ..envs.errors import UserError
 from . import checkpoint, device, fit_figures
 from .bundle import FOLDER, save_bundle
@@ -216,6 +216,7 @@ def _finish(going: _Run, board: TensorBoard) -> dict[str, Any]:
     result = {
         "task": plan.task,
         "encoder": plan.encoder,
+        "memory": plan.memory,
         "encoder_mode": run.encoder_mode,
         "bundle": plan.bundle,
         "epochs": going.trainer.epoch,
@@ -237,7 +238,8 @@ def _finish(going: _Run, board: TensorBoard) -> dict[str, Any]:
     }
     card = {"task": plan.task, "mode": run.encoder_mode, "commit": result["commit"], **task.facts(plan)}
     card |= {"test": test.report, "validation": validation.report, "settings": to_json(run)}
-    save_bundle(going.directory / FOLDER, plan.encoder, plan.encoder_config, task.spec, model.encoder, card)
+    perception = model.encoder.perception if isinstance(model.encoder, WithMemory) else model.encoder
+    save_bundle(going.directory / FOLDER, plan.encoder, plan.encoder_config, task.spec, perception, card)
     task.save_beside(going.directory / FOLDER)
     figures = task.figures(model, test, going.compute)
     for name, path in fit_figures.save(figures, going.directory).items():

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from ..encoders import list_encoders
+from ..encoders import find_encoder, list_encoders
 from ..envs.errors import UserError
 from . import checkpoint
-from .arguments import free_directory, parse, refuse_changes
+from .arguments import free_directory, parse, refuse_changes, sections_of
 from .bundle import load_bundle
 from .encoder_use import bundle_path, find_bundle
 from .fit_plan import CHANGEABLE, FitPlan, check, default_plan
@@ -47,7 +47,7 @@ def parse_fit(task: str | None, words: list[str]) -> FitRequest:
         UserError: an unknown task, encoder or option, a bad value, or a run that cannot be resumed so.
     """
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    for option in ("--encoder", "--encoder-mode", "--out"):
+    for option in ("--encoder", "--encoder-mode", "--memory", "--out"):
         first.add_argument(option, nargs="?")  # the second reading complains about a missing value
     first.add_argument("--resume", action="store_true")
     given, _ = first.parse_known_args(words)
@@ -58,44 +58,51 @@ def parse_fit(task: str | None, words: list[str]) -> FitRequest:
     elif task is None:
         raise UserError("name the task first, as in `saccade fit mnist`; `saccade list datasets` lists them")
     else:
-        base = _fresh_plan(task, word or DEFAULT_ENCODER)
+        base = _fresh_plan(task, word or DEFAULT_ENCODER, given.memory)
     options = _parse_options(base, given, words)
-    plan = dataclasses.replace(base, **{section: getattr(options, section) for section in SECTIONS})
+    plan = dataclasses.replace(base, **{section: getattr(options, section) for section in sections_of(base, SECTIONS)})
     check(plan)
     if given.resume:
-        refuse_changes(base, plan, SECTIONS, CHANGEABLE)
+        refuse_changes(base, plan, sections_of(base, SECTIONS), CHANGEABLE)
     return FitRequest(plan, options.out or _free_directory(plan), given.resume, word if is_own else None)
 
 
-def _fresh_plan(task: str, word: str) -> FitPlan:
+def _fresh_plan(task: str, word: str, memory: str | None) -> FitPlan:
     bundle = find_bundle(word)
     if bundle is None:
-        return default_plan(task, word)
-    name, config = load_bundle(bundle)[:2]
-    plan = default_plan(task, name)
-    run = dataclasses.replace(plan.run, encoder_mode="finetune")
-    return dataclasses.replace(plan, run=run, encoder_config=config, bundle=bundle)
+        plan = default_plan(task, word)
+    else:
+        name, config = load_bundle(bundle)[:2]
+        plan = default_plan(task, name)
+        run = dataclasses.replace(plan.run, encoder_mode="finetune")
+        plan = dataclasses.replace(plan, run=run, encoder_config=config, bundle=bundle)
+    if memory in (None, "none"):
+        return plan
+    return dataclasses.replace(plan, memory=memory, memory_config=find_encoder(memory, user=False).Config())
 
 
 def _parse_options(base: FitPlan, given: argparse.Namespace, words: list[str]) -> Any:
     encoder = tyro.conf.arg(
         metavar="NAME", help="an encoder's name, a bundle's directory, path/to/mine.py, package.module"
     )
+    memory = tyro.conf.arg(metavar="NAME", help="a memory behind the encoder: lstm, gru, ntm, dnc, transformer; none")
     out = tyro.conf.arg(metavar="DIR", help="run directory to make; runs/... by default")
     resume = tyro.conf.arg(help="go on with the run in --out")
     fields: list[tuple[str, Any]] = [
         ("encoder", Annotated[str, encoder]),
+        ("memory", Annotated[str, memory]),
         ("out", Annotated[Path | None, out]),
         ("resume", tyro.conf.FlagCreatePairsOff[Annotated[bool, resume]]),
         *(
             (name, Annotated[type(getattr(base, name)), tyro.conf.arg(name=prefix)])
-            for name, prefix in SECTIONS.items()
+            for name, prefix in sections_of(base, SECTIONS).items()
         ),
     ]
     cls = dataclasses.make_dataclass("FitOptions", fields, frozen=True)
-    sections = {section: getattr(base, section) for section in SECTIONS}
+    sections = {section: getattr(base, section) for section in sections_of(base, SECTIONS)}
     out_path = Path(given.out) if given.out else None
-    default = cls(encoder=given.encoder or base.bundle or base.encoder, out=out_path, resume=False, **sections)
+    names = {"encoder": given.encoder or base.bundle or base.encoder, "memory": base.memory or "none"}
+    default = cls(**names, out=out_path, resume=False, **sections)
     description = f"Learn the labels of {base.task} through {base.encoder}. Defaults are those for this combination."
     return parse(cls, words, prog=f"saccade fit {base.task}", description=description, default=default)
 

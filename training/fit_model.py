@@ -12,14 +12,10 @@ from torch.nn import functional as F
 
 from ..agents.parts.compute import Compute
 from ..data import Batches, Dataset, Split
-from ..encoders import make_encoder
-from ..encoders.base import Encoder
 from ..encoders.parts.augment_images import Augmentation, augment, flip_where
-from ..envs.errors import SpecError, UserError
-from ..envs.spec import ObservationSpec
-from .bundle import load_bundle
 from .classifier import Classifier, few_labels
 from .epochs import Trainer, in_order
+from .fit_encoder import first_encoder, takes_weights
 from .fit_plan import FitPlan
 from .task import plain_trainer
 
@@ -63,10 +59,8 @@ def make_classifier(plan: FitPlan, dataset: Dataset, *, weights: bool = True) ->
     """
     run = plan.run
     torch.manual_seed(run.seed)
-    encoder = make_encoder(plan.encoder, dataset.spec, plan.encoder_config)
-    if weights and plan.bundle is not None and run.encoder_mode != "scratch":
-        take_weights(encoder, plan, dataset.spec)
-    elif weights and isinstance(encoder, FitsToData):
+    encoder = first_encoder(plan, dataset.spec, weights=weights)
+    if weights and not takes_weights(plan) and isinstance(encoder, FitsToData):
         encoder.fit_to(dataset.train.take(torch.arange(min(LOOKED_AT, len(dataset.train))))["x"])
     frozen = run.encoder_mode == "frozen"
     return Classifier(encoder, len(dataset.classes), run.hidden, run.head_scale, frozen)
@@ -97,28 +91,6 @@ def make_trainer(plan: FitPlan, dataset: Dataset, classifier: Classifier, comput
 
     batches = Batches(train, min(run.batch_size, len(train)), run.seed, compute.device)
     return plain_trainer(plan, classifier, loss, batches, compute)
-
-
-def take_weights(encoder: Encoder, plan: FitPlan, spec: ObservationSpec) -> None:
-    """Give `encoder` the weights of the plan's bundle.
-
-    Raises:
-        SpecError: the bundle's encoder reads something else than `spec`.
-        UserError: the weights are those of other settings.
-    """
-    assert plan.bundle is not None
-    trained = load_bundle(plan.bundle)
-    if (trained.spec.shape, trained.spec.dtype, trained.spec.vocabulary) != (spec.shape, spec.dtype, spec.vocabulary):
-        raise SpecError(
-            f"the encoder in {plan.bundle} was trained on {trained.spec.describe()}, but {plan.task} holds "
-            f"{spec.describe()}; take a bundle that was trained on such data"
-        )
-    try:
-        encoder.load_state_dict(trained.encoder.state_dict())
-    except RuntimeError as error:
-        raise UserError(
-            f"the weights in {plan.bundle} do not fit the options --encoder.*, leave them out: {error}"
-        ) from None
 
 
 @torch.no_grad()

@@ -71,6 +71,8 @@ class FitPlan:
     encoder_config: Any
     bundle: str | None = None  # where the encoder, its settings and its first weights came from
     task_options: Any = field(default_factory=NoOptions)  # of the class that `options_of(task)` names
+    memory: str | None = None  # the built-in memory behind `encoder`
+    memory_config: Any = None  # its settings
 
     def save(self, directory: Path) -> None:
         (directory / CONFIG_FILE).write_text(json.dumps(to_json(self), indent=2) + "\n")
@@ -84,9 +86,10 @@ class FitPlan:
         """
         path, data = directory / CONFIG_FILE, read_config(directory)
         names = {field.name for field in dataclasses.fields(cls)}
-        if not isinstance(data, dict) or set(data) != names:
+        if not isinstance(data, dict) or set(data) | {"memory", "memory_config"} != names:
             raise UserError(f"{path} is not of a run of `saccade fit`, which has {', '.join(sorted(names))}")
         entry = find_encoder(encoder or data["encoder"], user=encoder is not None)
+        memory = data.get("memory")
         return cls(
             data["task"],
             encoder or data["encoder"],
@@ -95,6 +98,8 @@ class FitPlan:
             from_json(entry.Config, data["encoder_config"], "encoder_config"),
             data["bundle"],
             from_json(options_of(data["task"]), data["task_options"], "task_options"),
+            memory,
+            memory and from_json(find_encoder(memory, user=False).Config, data["memory_config"], "memory_config"),
         )
 
 
@@ -145,5 +150,7 @@ def check(plan: FitPlan) -> None:
         raise UserError(
             f"--encoder-rate {run.encoder_rate} makes no sense: it must be above 0, and a frozen encoder has none"
         )
+    if run.encoder_mode == "frozen" and plan.memory:
+        raise UserError("--encoder-mode frozen would freeze the memory, too: leave out the mode, or --memory")
     if run.alternate_flip and plan.augment.flip:
         raise UserError("--alternate-flip mirrors images already: leave out --augment.flip")

@@ -17,12 +17,11 @@ from torch.nn import functional as F
 
 from ..agents.parts.compute import Compute
 from ..data.corpus import Corpus, Stream
-from ..encoders import make_encoder
 from ..encoders.base import Encoder, Inputs, State, reset_state
 from ..encoders.parts.augment_images import Augmentation
 from ..envs.errors import SpecError, UserError
 from .epochs import Trainer
-from .fit_model import take_weights
+from .fit_encoder import first_encoder
 from .fit_plan import FitPlan
 from .task import Judged, SplitName, Task, TaskModel, plain_trainer
 from .task_options import LanguageOptions
@@ -122,14 +121,12 @@ class LanguageTask(Task):
 
     def make_model(self, plan: FitPlan, *, weights: bool) -> LanguageModel:
         torch.manual_seed(plan.run.seed)
-        encoder = make_encoder(plan.encoder, self.spec, plan.encoder_config)
+        encoder = first_encoder(plan, self.spec, weights=weights)
         if not encoder.causal:
             raise SpecError(f"encoder {plan.encoder!r} reads what comes later, which a language model is to tell")
         assert isinstance(plan.task_options, LanguageOptions)
         frozen = plan.run.encoder_mode == "frozen"
         model = LanguageModel(encoder, len(self.corpus.words), plan.task_options, frozen)
-        if weights and plan.bundle is not None and plan.run.encoder_mode != "scratch":
-            take_weights(encoder, plan, self.spec)
         return model
 
     def make_trainer(self, plan: FitPlan, model: TaskModel, compute: Compute) -> Trainer:

@@ -20,14 +20,13 @@ from torch.nn import functional as F
 from ..agents.parts.compute import Compute
 from ..data.sequences import Batch, LengthBatches
 from ..data.treebank import TreeDataset, Trees
-from ..encoders import make_encoder
 from ..encoders.base import Encoder, Inputs
 from ..encoders.parts.augment_images import Augmentation
 from ..envs.errors import UserError
 from . import sequence_figures
 from .classifier import interval
 from .epochs import Trainer
-from .fit_model import take_weights
+from .fit_encoder import first_encoder
 from .fit_plan import FitPlan
 from .parser import NOTHING, SLOTS, Beam, follow, search
 from .sequence_model import by_length
@@ -196,9 +195,7 @@ class ParseTask(Task):
     def make_model(self, plan: FitPlan, *, weights: bool) -> Parser:
         run = plan.run
         torch.manual_seed(run.seed)
-        encoder = make_encoder(plan.encoder, self.spec, plan.encoder_config)
-        if weights and plan.bundle is not None and run.encoder_mode != "scratch":
-            take_weights(encoder, plan, self.spec)
+        encoder = first_encoder(plan, self.spec, weights=weights)
         return Parser(encoder, len(self.dataset.classes), self.options, run.encoder_mode == "frozen")
 
     def make_trainer(self, plan: FitPlan, model: TaskModel, compute: Compute) -> Trainer:

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from ..agents.parts.compute import Compute
 from ..data.sequences import Batch, SequenceDataset
-from ..encoders import make_encoder
 from ..encoders.base import Encoder, Inputs
 from ..envs.errors import UnknownNameError
-from .fit_model import take_weights
+from .fit_encoder import first_encoder
 from .fit_plan import FitPlan
 from .sequence_model import SequenceModel
 from .sequence_task import SequenceTask
@@ -72,9 +71,7 @@ class ReviewTask(SequenceTask):
     def make_model(self, plan: FitPlan, *, weights: bool) -> Pooled:
         run = plan.run
         torch.manual_seed(run.seed)
-        encoder = make_encoder(plan.encoder, self.spec, plan.encoder_config)
-        if weights and plan.bundle is not None and run.encoder_mode != "scratch":
-            take_weights(encoder, plan, self.spec)
+        encoder = first_encoder(plan, self.spec, weights=weights)
         frozen = run.encoder_mode == "frozen"
         return Pooled(encoder, self.dataset.outputs, run.hidden, pool=plan.task_options.pool, frozen=frozen)
 

@@ -9,12 +9,11 @@ from matplotlib.figure import Figure
 
 from ..agents.parts.compute import Compute
 from ..data.sequences import DrawnBatches, LengthBatches, SequenceDataset, Sequences
-from ..encoders import make_encoder
 from ..encoders.parts.augment_images import Augmentation
 from ..envs.errors import UserError
 from . import sequence_figures
 from .epochs import Trainer
-from .fit_model import take_weights
+from .fit_encoder import first_encoder
 from .fit_plan import FitPlan
 from .sequence_model import SequenceModel, answer
 from .task import Judged, SplitName, Task, TaskModel, plain_trainer
@@ -38,9 +37,7 @@ class SequenceTask(Task):
     def make_model(self, plan: FitPlan, *, weights: bool) -> SequenceModel:
         run, data = plan.run, self.dataset
         torch.manual_seed(run.seed)
-        encoder = make_encoder(plan.encoder, self.spec, plan.encoder_config)
-        if weights and plan.bundle is not None and run.encoder_mode != "scratch":
-            take_weights(encoder, plan, self.spec)
+        encoder = first_encoder(plan, self.spec, weights=weights)
         frozen = run.encoder_mode == "frozen"
         return SequenceModel(encoder, data.outputs, run.hidden, asks_bits=data.asks_bits, frozen=frozen)
 

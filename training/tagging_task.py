@@ -18,13 +18,12 @@ from .. import data
 from ..agents.parts.compute import Compute
 from ..data.conll2000 import TaggedDataset, TaggedSequences, chunk_scores
 from ..data.sequences import Batch, Sequences
-from ..encoders import make_encoder
 from ..envs.errors import UserError
 from ..envs.spec import ObservationSpec
 from . import tagging_figures
 from .classifier import interval
 from .conditional_field import ConditionalField
-from .fit_model import take_weights
+from .fit_encoder import first_encoder
 from .fit_plan import FitPlan
 from .sequence_task import SequenceTask
 from .tagging_model import UNKNOWN, Tagger, WordReader, tag
@@ -80,9 +79,7 @@ class TaggingTask(SequenceTask):
         run, outputs = plan.run, self.dataset.outputs
         torch.manual_seed(run.seed)
         reader = self._reader()
-        encoder = make_encoder(plan.encoder, self.spec, plan.encoder_config)
-        if weights and plan.bundle is not None and run.encoder_mode != "scratch":
-            take_weights(encoder, plan, self.spec)
+        encoder = first_encoder(plan, self.spec, weights=weights)
         field = ConditionalField(outputs) if self.options.crf else None
         return Tagger(reader, encoder, outputs, run.hidden, field)
 

@@ -14,14 +14,13 @@ from torch import Tensor
 from ..agents.parts.compute import Compute
 from ..data.dates import Pairs, PairsDataset
 from ..data.sequences import NOT_ASKED, Batch, LengthBatches
-from ..encoders import make_encoder
 from ..encoders.base import Encoder, Inputs
 from ..encoders.parts.augment_images import Augmentation
 from ..envs.errors import UnknownNameError, UserError
 from .attention import Attention, Decoder, Memory, Told, beam_search, character_nats, greedy
 from .classifier import interval
 from .epochs import Trainer
-from .fit_model import take_weights
+from .fit_encoder import first_encoder
 from .fit_plan import FitPlan
 from .sequence_model import by_length
 from .task import Judged, SplitName, Task, TaskModel, plain_trainer
@@ -122,9 +121,7 @@ class TranslateTask(Task):
     def make_model(self, plan: FitPlan, *, weights: bool) -> Translator:
         run = plan.run
         torch.manual_seed(run.seed)
-        encoder = make_encoder(plan.encoder, self.spec, plan.encoder_config)
-        if weights and plan.bundle is not None and run.encoder_mode != "scratch":
-            take_weights(encoder, plan, self.spec)
+        encoder = first_encoder(plan, self.spec, weights=weights)
         return Translator(encoder, self.dataset.outputs, self.options, run.encoder_mode == "frozen")
 
     def make_trainer(self, plan: FitPlan, model: TaskModel, compute: Compute) -> Trainer:

@@ -15,12 +15,11 @@ from matplotlib.figure import Figure
 from ..agents.parts.compute import Compute
 from ..data import analogies, corpus
 from ..data.vocabulary import Vocabulary
-from ..encoders import make_encoder
 from ..encoders.parts.augment_images import Augmentation
 from ..envs.errors import UnknownNameError, UserError
 from . import word_figures
 from .epochs import Trainer
-from .fit_model import take_weights
+from .fit_encoder import first_encoder, takes_weights
 from .fit_plan import FitPlan
 from .task import Judged, SplitName, Task, TaskModel
 from .task_options import Word2VecOptions
@@ -56,12 +55,9 @@ class Word2VecTask(Task):
 
     def make_model(self, plan: FitPlan, *, weights: bool) -> WordModel:
         torch.manual_seed(plan.run.seed)
-        encoder = make_encoder(plan.encoder, self.spec, plan.encoder_config)
+        encoder = first_encoder(plan, self.spec, weights=weights)
         model = WordModel(encoder, self.counts, self.options)
-        if plan.bundle is not None and plan.run.encoder_mode != "scratch":
-            if weights:
-                take_weights(encoder, plan, self.spec)
-        else:
+        if not takes_weights(plan):
             model.restart(torch.Generator().manual_seed(plan.run.seed))
         return model
 
