@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec as Registered
 
 from .base import Outcome, VectorEnv
 from .classic import PendulumBatch
@@ -39,20 +40,20 @@ def import_package(env_id: str) -> str:
 
 
 def is_registered(env_id: str) -> bool:
-    """Whether Gymnasium knows it. Atari games do not count: `ALE/` ids are played by `AtariEnv`."""
-    return env_id in gymnasium.registry and not _is_atari(env_id)
+    """Whether Gymnasium knows it. What has a family of its own does not count: Atari games, MiniGrid, ViZDoom."""
+    return env_id in gymnasium.registry and not _is_elsewhere(env_id)
 
 
-def _is_atari(env_id: str) -> bool:
-    return str(gymnasium.registry[env_id].entry_point).startswith("ale_py")
+def _is_elsewhere(env_id: str) -> bool:
+    return str(gymnasium.registry[env_id].entry_point).startswith(("ale_py", "minigrid", "vizdoom"))
 
 
 def list_registered() -> list[str]:
-    """Ids in Gymnasium's registry, the newest version of each, without Atari games."""
+    """Ids in Gymnasium's registry, the newest version of each, without what has a family of its own."""
     newest: dict[str, int] = {}
     for env_id in gymnasium.registry:
         name, _, version = env_id.rpartition("-v")
-        if version.isdecimal() and not name.startswith("GymV") and not _is_atari(env_id):
+        if version.isdecimal() and not name.startswith("GymV") and not _is_elsewhere(env_id):
             newest[name] = max(int(version), newest.get(name, 0))
     return sorted(f"{name}-v{version}" for name, version in newest.items())
 
@@ -65,8 +66,9 @@ class RegisteredEnv(VectorEnv):
     copy after the other, here or in `options.workers` processes, and begins its next episode in the same step.
     """
 
-    def __init__(self, env_id: str, num_envs: int, options: EnvOptions):
-        self._env = _choose_stepper(env_id, num_envs, min(options.workers, num_envs))
+    def __init__(self, env_id: str, num_envs: int, options: EnvOptions, spec: Registered | None = None):
+        """`spec` says how to make a world that is in no registry."""
+        self._env = _choose_stepper(spec or gymnasium.spec(env_id), num_envs, min(options.workers, num_envs))
         try:
             observation, self._convert_obs = read_observations(self._env.observation_space, env_id)
             action, self._convert_action = read_actions(self._env.action_space, env_id)
@@ -108,15 +110,14 @@ class RegisteredEnv(VectorEnv):
         self._env.close()
 
 
-def _choose_stepper(env_id: str, num_envs: int, workers: int) -> Stepper:
-    spec = gymnasium.spec(env_id)
+def _choose_stepper(spec: Registered, num_envs: int, workers: int) -> Stepper:
     try:
         if workers:
             return EnvWorkers(spec, num_envs, workers)
         if spec.vector_entry_point and num_envs >= _WORTH_VECTORISING:
             return NextStepVector(spec, num_envs)
-        if env_id == "Pendulum-v1" and num_envs >= _WORTH_VECTORISING:
+        if spec.id == "Pendulum-v1" and num_envs >= _WORTH_VECTORISING:
             return PendulumBatch(spec, num_envs)
         return EnvLoop(spec, num_envs)
     except (gymnasium.error.Error, ImportError) as error:
-        raise UserError(f"cannot make {env_id}: {error}".replace("\n", " ")) from error
+        raise UserError(f"cannot make {spec.id}: {error}".replace("\n", " ")) from error

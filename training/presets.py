@@ -147,4 +147,4 @@ def find_preset(agent: str, env_id: str) -> str | None:
 
 def default_encoder(env_id: str) -> str:
     """An encoder that can read what the world shows, judged by its id: convolutions for pictures."""
-    return "conv" if env_id.startswith(("ALE/", "pixels/")) else "mlp"
+    return "conv" if env_id.startswith(("ALE/", "pixels/", "maze/", "doom/")) else "mlp"
