@@ -26,6 +26,7 @@ SPECS = {
     "oblong": ObservationSpec((3, 40, 52), "uint8", 0.0, 255.0),
     "tokens": ObservationSpec((7,), "int64", 0.0, 19.0, vocabulary=20),
 }
+MAP = ObservationSpec((5, 3, 4))  # features of an encoder in front, for those that read nothing else
 DOUBLES: dict[str, Callable[[ObservationSpec], Encoder]] = {
     "autoencoder": BatchNormAutoencoder,
     "rbm": PersistentRBM,
@@ -78,6 +79,7 @@ CASES = {
     for kind, spec in SPECS.items()
     if reads(make, spec)
 }
+CASES["attention-map"] = Case(built_in("attention"), MAP)
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 

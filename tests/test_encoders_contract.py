@@ -9,6 +9,7 @@ import pytest
 import torch
 from encoder_cases import (
     CASES,
+    MAP,
     SPECS,
     B,
     Case,
@@ -27,7 +28,7 @@ from saccade.envs.errors import SpecError
 @pytest.mark.parametrize("name", list_encoders())
 def test_every_encoder_reads_something_and_refuses_the_rest_by_name(name: str):
     accepted = 0
-    for spec in SPECS.values():
+    for spec in (*SPECS.values(), MAP):
         try:
             encoder = make_encoder(name, spec)
         except SpecError as error:

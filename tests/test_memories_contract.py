@@ -17,7 +17,7 @@ MEMORIES = {
     name: case
     for name, case in CASES.items()
     if name.rsplit("-", 1)[0] in list_encoders()
-    and name.endswith(("-vector", "-tokens"))
+    and name.endswith(("-vector", "-tokens", "-map"))
     and case.build().initial_state(1)
 }
 every_memory = pytest.mark.parametrize("case", MEMORIES.values(), ids=MEMORIES.keys())

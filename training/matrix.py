@@ -15,6 +15,7 @@ from ..envs.spec import ObservationSpec
 
 WORLDS = ("CartPole-v1", "pixels/CartPole-v1", "ALE/Breakout-v5")  # one of each kind
 VECTORS = ObservationSpec((16,))  # as a .npy file holds them; their number makes no difference
+MAPS = ObservationSpec((8, 4, 4))  # what an encoder may give to a memory behind it
 STEPS = {  # one step of sequences; as little does the number of words
     "sequential-mnist": ObservationSpec((28,), "uint8", 0, 255),
     "copy": ObservationSpec((10,), "float32", 0, 1),
@@ -64,7 +65,8 @@ def list_learners() -> list[str]:
 
 def list_memories() -> list[str]:
     """Names of the encoders that remember, so that they may stand behind another in an agent."""
-    found = [(name, _skeleton(name, VECTORS)) for name in list_encoders() if try_encoder(name, VECTORS).reads]
+    readable = {name: [spec for spec in (VECTORS, MAPS) if try_encoder(name, spec).reads] for name in list_encoders()}
+    found = [(name, _skeleton(name, specs[0])) for name, specs in readable.items() if specs]
     return [name for name, encoder in found if encoder.causal and encoder.initial_state(1)]
 
 

@@ -1,4 +1,7 @@
-"""An episode as people see it: MP4 where ffmpeg is at hand (extra `[video]`), else GIF."""
+"""An episode as people see it: MP4 where ffmpeg is at hand (extra `[video]`), else GIF.
+
+What an agent with attention does not look at is dark.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from ..agents.base import Agent
 from ..envs import make_env
 from ..envs.base import VectorEnv
 from ..envs.errors import UserError
+from . import gaze
 from .evaluate import with_epsilon
 from .loop import Position, run
 from .plan import Plan
@@ -64,14 +68,14 @@ def record(
 def _frames(env: VectorEnv, agent: Agent, seed: int, epsilon: float, score: list[float]) -> Iterator[np.ndarray]:
     """uint8 `[H, W, 3]` of one episode, enlarged while small; score and number of frames add up in `score`."""
     actor = with_epsilon(agent, env.spec, epsilon, seed)
-    obs = env.watch(seed)
-    for step, _ in run(env, actor, Position.begin(env, actor, obs), explore=False, learn=False):
+    position = Position.begin(env, actor, env.watch(seed))
+    for step, _ in run(env, actor, position, explore=False, learn=False):
         if step.valid[0]:
             score[0] += float(step.reward[0])
         if step.terminated[0] or step.truncated[0]:
             return  # the world has begun its next episode already
         score[1] += 1
-        frame = env.render()
+        frame = gaze.draw(env.render(), gaze.shares(agent, position))
         scale = max(1, 320 // frame.shape[1])
         yield np.ascontiguousarray(frame.repeat(scale, 0).repeat(scale, 1))
         if score[1] >= MOST_FRAMES:

@@ -1,0 +1,40 @@
+"""Where an agent looks: the shares of its attention, drawn over the frames it is shown."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..agents.base import Agent
+from ..encoders.base import WithMemory
+from .loop import Position
+
+DIM = 0.35  # what is left of the brightness where nothing is looked at
+
+
+@torch.no_grad()
+def shares(agent: Agent, position: Position) -> np.ndarray | None:
+    """The shares float32 `[H, W]` of the places of the map that is looked at next in the first environment, or None
+    for an agent whose memory has no `look`."""
+    encoder = agent.network.encoder
+    if not isinstance(encoder, WithMemory) or not hasattr(encoder.memory, "look"):
+        return None
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        maps = encoder.perceive(torch.from_numpy(position.obs[None, :1]).to(agent.device))[0]
+        state = agent.initial_state(1) if position.reset[0] else tuple(leaf[:1] for leaf in position.state)
+        return encoder.memory.look(maps, state)[0].float().cpu().numpy()
+    finally:
+        encoder.train(was_training)
+
+
+def draw(frame: np.ndarray, found: np.ndarray | None) -> np.ndarray:
+    """`frame` uint8 `[H, W, 3]`, dark where nothing is looked at, as it is where most is; None: as it is."""
+    if found is None:
+        return frame
+    height, width = frame.shape[:2]
+    bright = Image.fromarray((found / found.max()).astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
+    light = DIM + (1 - DIM) * np.asarray(bright).clip(0, 1)
+    return (frame * light[:, :, None]).round().astype(np.uint8)
