@@ -33,6 +33,7 @@ from saccade.training.encoded import EncodedEnv
 from saccade.training.encoder_use import FOLDER, EncoderUse
 from saccade.training.evaluate import evaluate, evaluate_run, load_agent
 from saccade.training.plan import Plan, build, default_plan
+from saccade.training.probe import ProbeOptions, find_data
 from saccade.training.train import resume, train
 from test_learning import QUICK, learn, score
 from test_training import same
@@ -377,7 +378,7 @@ def test_a_bundle_named_again_at_resumption_is_the_one_the_run_knows(bundle: Pat
     assert "has encoder" in capsys.readouterr().err
 
 
-def test_a_run_is_a_bundle_of_the_encoder_that_it_trained(bundle: Path, tmp_path: Path):
+def test_a_run_is_a_bundle_of_the_encoder_that_it_trained(bundle: Path, tmp_path: Path, monkeypatch):
     """The next run goes on from what the first has learned; a frozen encoder is passed on as it is."""
     train(tiny(bundle, "finetune", 300), tmp_path / "first", trackers=[])
     _, agent, _ = build(tiny(bundle, "finetune"), directory=tmp_path / "first")
@@ -387,6 +388,9 @@ def test_a_run_is_a_bundle_of_the_encoder_that_it_trained(bundle: Path, tmp_path
     assert same(learned, dict(published.encoder.state_dict()))
     assert not same(learned, dict(load_bundle(bundle).encoder.state_dict()))
     assert published.card["trained in an agent"]["steps"] >= 300
+    monkeypatch.setenv("SACCADE_DATA", str(tmp_path))
+    world = find_data(tmp_path / "first", None, ProbeOptions())  # what a probe judges it by
+    assert world.spec.shape == published.spec.shape
     train(tiny(tmp_path / "first", "frozen", 100), tmp_path / "second", trackers=[])
     assert same(learned, dict(load_bundle(tmp_path / "second").encoder.state_dict()))
 

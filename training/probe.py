@@ -21,7 +21,8 @@ from ..encoders.base import count_parameters
 from ..envs.errors import UserError
 from . import device
 from .bundle import load_bundle, read_card
-from .pretrain_plan import PretrainPlan
+from .plan import Plan
+from .pretrain_plan import FRAMES, PretrainPlan
 from .probing import figures, report
 from .probing.code_statistics import code_statistics
 from .probing.logistic import MOST_PRECONDITIONED, Preconditioner, Scale, choose_logistic, few_labels
@@ -106,7 +107,8 @@ def output_of(directory: Path, options: ProbeOptions) -> Path:
 def find_data(directory: Path, name: str | None, options: ProbeOptions) -> Dataset:
     """The data set called `name`, or the one that the bundle in `directory` was trained on.
 
-    Where the run that made the bundle is still around it, its recorded frames and split are found again.
+    Where the run that made the bundle is still around it, its recorded frames and split are found again; for an agent,
+    frames of its world in random play are recorded.
 
     Raises:
         UserError: no such data, or `name` is None and nothing says what it was trained on.
@@ -117,6 +119,10 @@ def find_data(directory: Path, name: str | None, options: ProbeOptions) -> Datas
             plan = PretrainPlan.load(run, options.encoder)
         if plan is not None and name in (None, plan.data):
             return load_data(plan)
+        with suppress(UserError):  # it is no run of `saccade train`
+            played = Plan.load(run, options.encoder)
+            if name in (None, FRAMES + played.env):
+                return datasets.load_examples(FRAMES + played.env, seed=options.seed, options=played.env_options)
     if name is None:
         card = read_card(directory)
         found = card.get("data", card.get("task"))
