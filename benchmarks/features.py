@@ -115,8 +115,8 @@ def measure(options: BenchOptions) -> Report:
     notes = [
         "Errors of the 10,000 test images, in per cent. Fine-tuned: `saccade fit` goes on from all levels with a new "
         "linear layer; its smoothed labels were chosen on the validation images, by which both erred less (1.1 and 1.2 "
-        "% against 1.3 and 1.4 %), after the test errors without had been seen (1.55 and 1.63 %). Logistic: on codes with 3 k active units, penalty chosen on the "
-        "5,000 validation images.",
+        "% against 1.3 and 1.4 %), after the test errors without had been seen (1.55 and 1.63 %). Logistic: on codes "
+        "with 3 k active units, penalty chosen on the 5,000 validation images.",
         "Sparse codes: FISTA minimises the energy over the same dictionary with the weight of sparsity at which its "
         "codes are as sparse as the predicted ones, by either measure. Squared error per test image. FISTA is timed at "
         f"the fewest iterations of {', '.join(map(str, ITERATIONS))} whose energy is within 1 % of the last one's.",
