@@ -33,8 +33,8 @@ def make_env(env_id: str, num_envs: int, options: EnvOptions = _DEFAULTS) -> Vec
     Args:
         env_id: `ALE/Breakout-v5` (any Atari game), `pixels/CartPole-v1` (classic control seen as pictures),
             `masked/CartPole-v1` (the same without velocities), `diagnostic/recall-10`, `diagnostic/t-maze-10`,
-            `maze/5` (seen from within), `minigrid/MiniGrid-FourRooms-v0`, any other id that Gymnasium knows, or
-            `package:Id-v0`, which imports the package first, so that it can register its worlds.
+            `maze/5` (seen from within), `minigrid/MiniGrid-FourRooms-v0`, `doom/my-way-home`, any other id that
+            Gymnasium knows, or `package:Id-v0`, which imports the package first, so that it can register its worlds.
         num_envs: copies that are stepped together.
         options: what can be set about worlds; each takes what concerns it.
 
@@ -66,6 +66,10 @@ def _make(env_id: str, num_envs: int, options: EnvOptions) -> VectorEnv:
             from .gridworlds import make_gridworld
 
             return make_gridworld(env_id, num_envs, options)
+        case "doom":
+            from .doom import make_doom
+
+            return make_doom(env_id, num_envs, options)
         case "masked":
             from .masked import MaskedEnv
 
@@ -89,13 +93,14 @@ def list_envs() -> list[str]:
     """
     from .atari import list_games
     from .diagnostics import DIAGNOSTICS
+    from .doom import SCENARIOS
     from .gridworlds import list_gridworlds
     from .masked import VISIBLE
     from .maze import EXAMPLES
     from .pixels import SCENES
     from .registered import list_registered
 
-    families = {"pixels": SCENES, "masked": VISIBLE, "diagnostic": [*DIAGNOSTICS, "t-maze"]}
+    families = {"pixels": SCENES, "masked": VISIBLE, "doom": SCENARIOS, "diagnostic": [*DIAGNOSTICS, "t-maze"]}
     ours = [f"{family}/{name}" for family, names in families.items() for name in names]
     return [*list_registered(), *sorted([*ours, *EXAMPLES]), *list_gridworlds(), *list_games()]
 

@@ -18,10 +18,11 @@ class EnvOptions:
     fire_reset: bool | None = None  # Atari: press FIRE to begin where the game waits for it
     life_loss: bool | None = None  # Atari: losing a life zeroes the discount; never resets, scores stay whole games
     full_actions: bool | None = None  # Atari: all 18 actions instead of those that the game uses
-    frame_skip: int | None = None  # Atari: emulator frames per step
+    frame_skip: int | None = None  # Atari, doom: emulator frames per step
     max_frames: int | None = None  # Atari: an episode is truncated after so many emulator frames
     stack: int | None = None  # images: frames in one observation; None: 4 for Atari, 2 for pixels, else 1
     image_size: int | None = None  # images: height and width in pixels; None: 84, 64 for pixels, symbols for minigrid
+    grey: bool = False  # doom: shades of grey instead of colours
     flicker: float = 0.0  # probability that a frame is black (Hausknecht and Stone 2015: 0.5, with --env.stack 1)
     threads: int = 0  # emulator threads; 0: as many as there are processors, at most one per environment
     workers: int = 0  # processes for other Gymnasium worlds that step slowly; 0: step them in this process

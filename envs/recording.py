@@ -26,7 +26,7 @@ from .options import EnvOptions
 from .spec import ActionSpec, EnvSpec, ObservationSpec
 
 FILE = "recording.json"
-_NEWER_OPTIONS = ("flicker",)  # left out where they are not used: recordings from before them stay valid
+_NEWER_OPTIONS = ("flicker", "grey")  # left out where they are not used: recordings from before them stay valid
 FIRST, ACTED, TERMINATED = 1, 2, 4  # slot flags: begins an episode; an action was taken; the action ended the episode
 
 
