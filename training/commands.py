@@ -31,7 +31,11 @@ def train(words: list[str]) -> int:
     request = parse_train(agent, words)
     plan, out = request.plan, request.out
     print(f"{'going on with' if request.resume else 'training'} {plan.agent} on {plan.env} through {plan.encoder}")
-    print(f"{plan.run.steps:,} steps, {plan.run.num_envs} at a time, seed {plan.run.seed}, into {out}", flush=True)
+    workers = f" in each of {plan.run.workers} workers" if plan.run.workers else ""
+    print(
+        f"{plan.run.steps:,} steps, {plan.run.num_envs} at a time{workers}, seed {plan.run.seed}, into {out}",
+        flush=True,
+    )
 
     def run() -> Result:
         if not request.resume:

@@ -6,12 +6,13 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from ..agents import find_agent, make_agent
 from ..agents.base import Agent
+from ..agents.parts.actor_learner import among_others
 from ..agents.parts.compute import Compute
 from ..encoders import find_encoder
 from ..envs import make_env
@@ -39,6 +40,9 @@ class RunConfig:
     device: str = "auto"  # auto, cpu, cuda, cuda:1, mps
     precision: devices.Precision = "auto"  # auto: bfloat16 for images where it is fast
     threads: int = 0  # of torch on the processor; 0 = choose
+    workers: int = 0  # asynchronous actor-learners, processes with num_envs worlds and one thread each; 0 = none
+    cluster: str | None = None  # a Ray cluster for the workers: auto, or its address
+    wire: Literal["float32", "bfloat16"] = "float32"  # how gradients and parameters cross the cluster's network
     compile: bool = False  # torch.compile the update
     save_interval_seconds: float = 300.0  # between checkpoints
     save_replay: bool = True  # keep the replay in checkpoints; without it a resumed run fills it again
@@ -172,9 +176,11 @@ def check(plan: Plan) -> None:
     for name in ("steps", "num_envs", "save_interval_seconds"):
         if getattr(run, name) <= 0:
             raise UserError(f"{name} must be positive, not {getattr(run, name)}")
-    for name in ("threads", "evaluate_episodes", "seed"):
+    for name in ("threads", "workers", "evaluate_episodes", "seed"):
         if getattr(run, name) < 0:
             raise UserError(f"{name} must not be negative, but is {getattr(run, name)}")
+    if run.cluster is not None and not run.workers:
+        raise UserError("--cluster is where workers are: say how many, such as --workers 8")
     decay_steps = getattr(plan.agent_config, "learning_rate_decay_steps", 0)
     if 0 < decay_steps < run.steps:
         raise UserError(
@@ -211,7 +217,7 @@ def build(
     encoder = encoder_use.first_encoder(plan, env.spec.observation, directory)
     env, encoder, agents_compute = encoder_use.place(plan, encoder, env, compute)
     agent = make_agent(plan.agent, env.spec, encoder, plan.agent_config, agents_compute, plan.run.seed)
-    return env, agent, compute
+    return env, among_others(agent, plan.agent) if plan.run.workers else agent, compute
 
 
 def make_world(plan: Plan, num_envs: int, like: VectorEnv) -> VectorEnv:

@@ -7,7 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -38,7 +38,7 @@ class Stopped(Exception):
 
 
 @dataclass
-class _Run:
+class Going:
     """What is alive while a run goes on."""
 
     plan: Plan
@@ -49,6 +49,7 @@ class _Run:
     position: Position
     statistics: EpisodeStatistics
     seconds: float = 0.0  # training time of earlier sittings
+    summary: dict[str, Any] = field(default_factory=dict)  # more to say in the result
 
     @property
     def checkpoints(self) -> Path:
@@ -77,7 +78,7 @@ def train(
         raise UserError(f"cannot write {directory}: {error.strerror or error}") from error
     say(encoder_use.explain(plan, env, agent))
     position = Position.begin(env, agent, env.reset(plan.run.seed))
-    going = _Run(plan, directory, env, agent, compute, position, EpisodeStatistics(env.spec.num_envs))
+    going = Going(plan, directory, env, agent, compute, position, EpisodeStatistics(env.spec.num_envs))
     return _finish(going, _train(going, trackers, resume_step=None))
 
 
@@ -109,7 +110,7 @@ def resume(
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"the checkpoint in {directory} is not of the run in its {CONFIG_FILE}: {error}") from error
     plan.save(directory)
-    going = _Run(plan, directory, env, agent, compute, position, statistics, seconds)
+    going = Going(plan, directory, env, agent, compute, position, statistics, seconds)
     return _finish(going, _train(going, trackers, resume_step=position.steps))
 
 
@@ -136,8 +137,10 @@ def _restore_position(
     return position
 
 
-def _train(going: _Run, trackers: list[Tracker] | None, resume_step: int | None) -> float:
+def _train(going: Going, trackers: list[Tracker] | None, resume_step: int | None) -> float:
     """Run to the end, logging and saving; returns the seconds of training in all."""
+    from . import asynchronous  # which saves and stops as this file does
+
     plan, directory = going.plan, going.directory
     if trackers is None:
         trackers = [Console(plan.run.steps)]
@@ -145,7 +148,8 @@ def _train(going: _Run, trackers: list[Tracker] | None, resume_step: int | None)
     began = time.perf_counter() - going.seconds
     try:
         with stop_signals() as stop:
-            _loop(going, trackers, stop, began)
+            loop = asynchronous.loop if plan.run.workers else _loop
+            loop(going, trackers, stop, began)
     finally:
         for tracker in trackers:
             tracker.close()
@@ -153,7 +157,7 @@ def _train(going: _Run, trackers: list[Tracker] | None, resume_step: int | None)
     return time.perf_counter() - began
 
 
-def _loop(going: _Run, trackers: list[Tracker], stop: list[int], began: float) -> None:
+def _loop(going: Going, trackers: list[Tracker], stop: list[int], began: float) -> None:
     run_config, position, meter = going.plan.run, going.position, Meter()
     interval = max(1, run_config.steps // POINTS)
     next_log, saved_at, logged = position.steps + interval, time.perf_counter(), (position.steps, time.perf_counter())
@@ -184,7 +188,7 @@ def _loop(going: _Run, trackers: list[Tracker], stop: list[int], began: float) -
             raise Stopped(position.steps)
 
 
-def save(going: _Run, seconds: float) -> None:
+def save(going: Going, seconds: float) -> None:
     """Write a checkpoint that holds all a resumed run needs."""
     state = {
         "agent": going.agent.state_dict(),
@@ -198,7 +202,7 @@ def save(going: _Run, seconds: float) -> None:
     checkpoint.save(going.checkpoints, going.position.steps, state, replay.chunks() if replay is not None else ())
 
 
-def _finish(going: _Run, seconds: float) -> dict[str, Any]:
+def _finish(going: Going, seconds: float) -> dict[str, Any]:
     """Evaluate on fresh seeds, and write the result and the learning curve."""
     plan, run_config = going.plan, going.plan.run
     score: Score | None = None
@@ -228,7 +232,7 @@ def _finish(going: _Run, seconds: float) -> dict[str, Any]:
         "versions": device.versions(),
         "commit": device.commit(),
         "machine": device.machine(),
-    }
+    } | going.summary
     trained = {key: result[key] for key in ("agent", "env", "steps", "seed", "commit")}
     trained |= {"mode": plan.encoder_use.encoder_mode, "score": None if score is None else score.mean}
     encoder_use.publish(plan, going.env, going.agent, going.directory, {"trained in an agent": trained})

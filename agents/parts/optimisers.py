@@ -173,6 +173,13 @@ class Optimisers:
 
     def apply(self) -> Tensor | float:
         """Clip and apply the gradients that `backward` has left. Returns their norm before clipping."""
+        norm = self.clip()
+        for optimizer in self._parts.values():  # those without gradients do nothing
+            optimizer.lean_step() if isinstance(optimizer, LeanAdam) else optimizer.step()
+        return norm
+
+    def clip(self) -> Tensor | float:
+        """Clip the gradients that `backward` has left and apply none: somebody else does. Returns their norm before."""
         reached = [[p.grad for p in clip.parameters if p.grad is not None] for clip in self._clips]
         gradients = [gradient for part in reached for gradient in part]
         if not gradients:
@@ -181,23 +188,32 @@ class Optimisers:
         norms = torch.stack(torch._foreach_norm(gradients))
         if norms.is_cuda:
             self._clip_unseen([torch.linalg.vector_norm(part) for part in norms.split([*map(len, reached)])])
-            total: Tensor | float = torch.linalg.vector_norm(norms)
-        else:  # reading them costs nothing here, and gradients are mostly short enough already
-            values = iter(norms.tolist())
-            for part, clip in zip(reached, self._clips, strict=True):
-                norm = math.hypot(*itertools.islice(values, len(part)))
-                if clip.max_norm is not None and norm > clip.max_norm:
-                    torch._foreach_mul_(part, clip.max_norm / norm)
-            total = math.hypot(*norms.tolist())
-        for optimizer in self._parts.values():
-            optimizer.lean_step() if isinstance(optimizer, LeanAdam) else optimizer.step()
-        return total
+            return torch.linalg.vector_norm(norms)
+        values = iter(norms.tolist())  # reading them costs nothing here, and gradients are mostly short enough already
+        for part, clip in zip(reached, self._clips, strict=True):
+            norm = math.hypot(*itertools.islice(values, len(part)))
+            if clip.max_norm is not None and norm > clip.max_norm:
+                torch._foreach_mul_(part, clip.max_norm / norm)
+        return math.hypot(*norms.tolist())
 
     def _clip_unseen(self, norms: list[Tensor]) -> None:
         """Clip without waiting for the device to tell the norms."""
         for clip, norm in zip(self._clips, norms, strict=True):
             if clip.max_norm is not None:
                 clip_grads_with_norm_(clip.parameters, clip.max_norm, norm, foreach=True)
+
+    def groups(self) -> list[tuple[str, float, list[nn.Parameter]]]:
+        """(rule, learning rate as set at first, parameters) of all that trains: "adam" or "rmsprop", and "sgd"."""
+        return [
+            (name, rate, list(group["params"]))
+            for name, part in self._parts.items()
+            for group, rate in zip(part.param_groups, self._rates[name], strict=True)
+        ]
+
+    def squares(self) -> list[Tensor]:
+        """RMSProp's mean squares of gradients, in the order of `groups`."""
+        part = self._parts.get("rmsprop")
+        return [] if part is None else [part.state[p]["square"] for group in part.param_groups for p in group["params"]]
 
     def scale_learning_rate(self, factor: float) -> None:
         """Set every rate to `factor` times what it was at the start, for schedules."""
