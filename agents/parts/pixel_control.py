@@ -88,8 +88,8 @@ class GridQ(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         rows, columns = self.cells
-        decoded = self.decode(self.map(features.flatten(0, -2)))[..., :rows, :columns].float()
-        return _duel(decoded).unflatten(0, features.shape[:-1])
+        decoded = self.decode(self.map(features.reshape(-1, features.shape[-1])))[..., :rows, :columns].float()
+        return _duel(decoded).reshape(*features.shape[:-1], -1, rows, columns)
 
 
 class DenseQ(nn.Module):
@@ -101,8 +101,8 @@ class DenseQ(nn.Module):
         self.units = units
 
     def forward(self, features: Tensor) -> Tensor:
-        decoded = self.layer(features.flatten(0, -2)).float().unflatten(1, (-1, self.units))
-        return _duel(decoded).unflatten(0, features.shape[:-1])
+        decoded = self.layer(features.reshape(-1, features.shape[-1])).float().unflatten(1, (-1, self.units))
+        return _duel(decoded).reshape(*features.shape[:-1], -1, self.units)
 
 
 def _duel(decoded: Tensor) -> Tensor:
