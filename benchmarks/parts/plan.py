@@ -17,10 +17,11 @@ class BenchOptions:
     seeds: int | None = None  # runs of each setting, with training seeds 0, 1, ...; None: the benchmark's own number
     jobs: int = 1  # runs at once; they divide the threads among them
     threads: int | None = None  # processor threads for all jobs together; None: as many as there are processors
+    cluster: str | None = None  # spread the runs over a Ray cluster: auto, or its address; --threads are those of a run
     against: Literal["none", "sb3"] = "none"  # a peer that runs the same task beside ours
     steps: int | None = None  # environment steps of each run; None: the benchmark's own number
     out: Path | None = None  # runs and results go here; None: runs/bench/NAME and benchmarks/results of the checkout
-    env: str | None = None  # representations: a world that shows images; None: pixels/CartPole-v1
+    env: str | None = None  # representations: a world that shows images (None: pixels/CartPole-v1); scaling: any world
     which: Literal["cartpole", "breakout", "both"] = "both"  # throughput: which tasks
     rounds: int = 8  # throughput: slices of each side; the first is a warm-up and not counted
     slice_seconds: float = 7.0  # throughput: length of a slice

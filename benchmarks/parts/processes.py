@@ -88,7 +88,7 @@ def execute(
     outcomes: dict[str, Outcome] = {}
     waiting: list[Run] = []
     for run in runs:
-        result = _prepare(run, folder / run.name)
+        result = prepare(run, folder / run.name)
         if result is None:
             waiting.append(run)
         else:
@@ -114,7 +114,7 @@ def execute(
                         del running[name]
                         progress.remove_task(task)
                         progress.update(total, advance=1)
-                        console.print(_line(outcomes[name]), markup=False, highlight=False)
+                        console.print(line_of(outcomes[name]), markup=False, highlight=False)
         finally:
             _end([child for child, _ in running.values()])
     return [outcomes[run.name] for run in runs]
@@ -133,7 +133,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _prepare(run: Run, folder: Path) -> dict[str, Any] | None:
+def prepare(run: Run, folder: Path) -> dict[str, Any] | None:
     """Check that `folder` belongs to `run`; returns its result if it is done."""
     note = folder.with_name(folder.name + ".arguments.json")
     arguments = list(run.arguments)
@@ -149,7 +149,7 @@ def _prepare(run: Run, folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def _line(outcome: Outcome) -> str:
+def line_of(outcome: Outcome) -> str:
     """One finished run, for people."""
     if outcome.result is None:
         return f"{outcome.run.name} FAILED (the others go on; see {log_file(outcome.folder)}):\n{outcome.error}"

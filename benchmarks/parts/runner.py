@@ -18,9 +18,9 @@ from rich.console import Console
 
 from ...envs.errors import UnknownNameError, UserError
 from ...training import device
+from . import processes
 from . import report as reports
-from .plan import BenchOptions, Outcome
-from .processes import execute
+from .plan import BenchOptions, Outcome, Run
 
 PACKAGE = "saccade.benchmarks"
 
@@ -115,14 +115,25 @@ def provenance(name: str) -> dict[str, Any]:
 
 def _run_all(name: str, module: ModuleType, options: BenchOptions, where: Places, console: Console) -> list[Outcome]:
     threads = options.threads or processors()
+
+    def execute(runs: list[Run]) -> list[Outcome]:
+        if options.cluster is None:
+            return processes.execute(runs, where.runs, jobs=options.jobs, threads=threads, console=console)
+        from .cluster_runs import execute_on_cluster
+
+        return execute_on_cluster(
+            runs, where.runs, address=options.cluster, threads=options.threads or 1, console=console
+        )
+
     if hasattr(module, "preparations"):
-        first = execute(module.preparations(options), where.runs, jobs=options.jobs, threads=threads, console=console)
+        first = execute(module.preparations(options))
         if failed := [outcome for outcome in first if outcome.result is None]:
             raise UserError(f"{failed[0].run.name}, which runs of {name} begin with, failed: {failed[0].error}")
     runs = module.runs(options)
-    console.print(f"{len(runs)} runs, {options.jobs} at once, in {where.runs}", markup=False, highlight=False)
+    place = f"{options.jobs} at once" if options.cluster is None else f"on the Ray cluster {options.cluster}"
+    console.print(f"{len(runs)} runs, {place}, in {where.runs}", markup=False, highlight=False)
     try:
-        return execute(runs, where.runs, jobs=options.jobs, threads=threads, console=console)
+        return execute(runs)
     except KeyboardInterrupt:
         console.print("stopped; what is done is kept. To go on, type the same command again", markup=False)
         raise
