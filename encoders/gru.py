@@ -13,22 +13,14 @@ from torch import Tensor, nn
 
 from ..envs.spec import ObservationSpec
 from .base import State
-from .parts.recurrent import Recurrent
+from .parts.recurrent import Recurrent, Settings
 
 kind = "gated recurrent unit, for sequences of vectors, images or tokens"
 
 
 @dataclass(frozen=True)
-class Config:
-    hidden: int = 256  # units of each layer and direction
-    layers: int = 1
-    embedding: int = 0  # width of a token's learned vector; 0 = one-hot
-    dropout: float = 0.0  # share of units blanked between layers
-    input_dropout: float = 0.0  # of what the first layer reads
-    output_dropout: float = 0.0  # of the features
-    locked_dropout: bool = False  # one draw for all steps of a call (Gal & Ghahramani 2016, arXiv:1512.05287)
-    bidirectional: bool = False  # a second GRU reads from the end: 2 * hidden features, for `fit` only
-    learned_state: bool = False  # learn the state before the first step, instead of zeros
+class Config(Settings):
+    pass
 
 
 class Gru(Recurrent):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..envs.errors import UserError
 from ..envs.spec import ObservationSpec
 from .base import State
-from .parts.recurrent import Recurrent
+from .parts.recurrent import Recurrent, Settings
 
 kind = "long short-term memory, for sequences of vectors, images or tokens"
 
@@ -19,16 +19,7 @@ CLOSED = 1e4  # what a gate reads at padding: its sigmoid is exactly 0 or 1 in e
 
 
 @dataclass(frozen=True)
-class Config:
-    hidden: int = 256  # units of each layer and direction
-    layers: int = 1
-    embedding: int = 0  # width of a token's learned vector; 0 = one-hot
-    dropout: float = 0.0  # share of units blanked between layers
-    input_dropout: float = 0.0  # of what the first layer reads
-    output_dropout: float = 0.0  # of the features
-    locked_dropout: bool = False  # one draw for all steps of a call (Gal & Ghahramani 2016, arXiv:1512.05287)
-    bidirectional: bool = False  # a second LSTM reads from the end: 2 * hidden features, for `fit` only
-    learned_state: bool = False  # learn the state before the first step, instead of zeros
+class Config(Settings):
     forget_bias: float = 1.0  # of the forget gate at first (Gers et al. 2000; Jozefowicz et al. 2015, section 2.2)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from killing import killed_and_resumed
 from saccade import data
 from saccade.__main__ import main
 from saccade.agents.parts.compute import Compute
@@ -175,23 +176,8 @@ def test_resuming_is_exact(load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     load(dataset(drawn=True))
     plan = plan_of(epoch_batches=7, epochs=4, save_interval_seconds=1e-9)
     whole = fitting.fit(plan, tmp_path / "whole", [])
-
-    class Killed(Exception):
-        pass
-
-    real, calls = fitting.save, []
-
-    def save(going: object) -> None:
-        real(going)  # type: ignore[arg-type]
-        calls.append(going)
-        if len(calls) == 10:
-            raise Killed
-
-    monkeypatch.setattr(fitting, "save", save)
-    with pytest.raises(Killed):
-        fitting.fit(plan, tmp_path / "parts", [])
-    monkeypatch.setattr(fitting, "save", real)
-    assert fitting.resume(tmp_path / "parts", trackers=[])["test"] == whole["test"]
+    parts = killed_and_resumed(plan, tmp_path / "parts", monkeypatch, saves=10)
+    assert parts["test"] == whole["test"]
 
 
 def test_a_bundle_can_be_frozen(load, tmp_path: Path):

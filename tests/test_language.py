@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from killing import killed_and_resumed
 from saccade import data
 from saccade.__main__ import main
 from saccade.agents.parts.compute import Compute
@@ -121,23 +122,8 @@ def test_a_run_comes_near_to_the_entropy(tied: bool, tmp_path: Path):
 def test_resuming_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     plan = plan_of(settings={"output_dropout": 0.2, "input_dropout": 0.1}, epochs=2, save_interval_seconds=1e-9)
     whole = fitting.fit(plan, tmp_path / "whole", [])
-
-    class Killed(Exception):
-        pass
-
-    real, calls = fitting.save, []
-
-    def save(going: object) -> None:
-        real(going)  # type: ignore[arg-type]
-        calls.append(going)
-        if len(calls) == 27:  # within the second epoch
-            raise Killed
-
-    monkeypatch.setattr(fitting, "save", save)
-    with pytest.raises(Killed):
-        fitting.fit(plan, tmp_path / "parts", [])
-    monkeypatch.setattr(fitting, "save", real)
-    assert fitting.resume(tmp_path / "parts", trackers=[])["test"] == whole["test"]
+    parts = killed_and_resumed(plan, tmp_path / "parts", monkeypatch, saves=27)  # within the second epoch
+    assert parts["test"] == whole["test"]
 
 
 def test_what_makes_no_sense_is_refused():

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from killing import killed_and_resumed
 from saccade.__main__ import main
 from saccade.agents.parts.compute import Compute
 from saccade.benchmarks import BenchOptions
@@ -203,23 +204,8 @@ def test_resuming_is_exact(folder: Path, monkeypatch: pytest.MonkeyPatch):
     plan = parse_fit("chunks", [*words, "--task.tags", "4", "--average", "0.9"]).plan
     plan = dataclasses.replace(plan, run=dataclasses.replace(plan.run, save_interval_seconds=1e-9))
     whole = fitting.fit(plan, folder / "whole", [])
-
-    class Killed(Exception):
-        pass
-
-    real, calls = fitting.save, []
-
-    def save(going: object) -> None:
-        real(going)  # type: ignore[arg-type]
-        calls.append(going)
-        if len(calls) == 8:
-            raise Killed
-
-    monkeypatch.setattr(fitting, "save", save)
-    with pytest.raises(Killed):
-        fitting.fit(plan, folder / "parts", [])
-    monkeypatch.setattr(fitting, "save", real)
-    assert fitting.resume(folder / "parts", trackers=[])["test"] == whole["test"]
+    parts = killed_and_resumed(plan, folder / "parts", monkeypatch, saves=8)
+    assert parts["test"] == whole["test"]
 
 
 def test_what_is_given_goes_with_its_word(folder: Path):

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,27 +25,19 @@ from .pieces import cuts
 from .reading import Reader
 
 
-class Settings(Protocol):
-    """The part of a `Config` that both have."""
+@dataclass(frozen=True)
+class Settings:
+    """What both can be told."""
 
-    @property
-    def hidden(self) -> int: ...
-    @property
-    def layers(self) -> int: ...
-    @property
-    def embedding(self) -> int: ...
-    @property
-    def dropout(self) -> float: ...
-    @property
-    def input_dropout(self) -> float: ...
-    @property
-    def output_dropout(self) -> float: ...
-    @property
-    def locked_dropout(self) -> bool: ...
-    @property
-    def bidirectional(self) -> bool: ...
-    @property
-    def learned_state(self) -> bool: ...
+    hidden: int = 256  # units of each layer and direction
+    layers: int = 1
+    embedding: int = 0  # width of a token's learned vector; 0 = one-hot
+    dropout: float = 0.0  # share of units blanked between layers
+    input_dropout: float = 0.0  # of what the first layer reads
+    output_dropout: float = 0.0  # of the features
+    locked_dropout: bool = False  # one draw for all steps of a call (Gal & Ghahramani 2016, arXiv:1512.05287)
+    bidirectional: bool = False  # a second net reads from the end: 2 * hidden features, for `fit` only
+    learned_state: bool = False  # learn the state before the first step, instead of zeros
 
 
 class Plan(NamedTuple):
