@@ -181,11 +181,10 @@ class Rbm(FeedForward):
         """
         with torch.no_grad(), torch.autocast(self.weight.device.type, enabled=False):
             machine, v = self.machine(), self.read_visible(batch["x"])
-            a = hidden_input(machine, v)
-            h = UNITS[machine.hidden].mean(a)
             if self.config.method == "cd":
-                fantasy, error = walk(machine, v, a, self._steps(), self.config.draw_visible)
+                h, fantasy, error = walk(machine, v, self._steps(), self.config.draw_visible)
             else:
+                h = hidden_mean(machine, v)
                 fantasy, error = self._persist(machine, v, h)
             gradient = contrast(machine, (v, h), (fantasy, hidden_mean(machine, fantasy)))
             gradient = self._regularised(gradient, v, h)

@@ -110,34 +110,37 @@ def gibbs(machine: Machine, v: Tensor, steps: int, generator: torch.Generator | 
     return v
 
 
-def walk(
-    machine: Machine,
-    v: Tensor,
-    a: Tensor,
-    steps: int,
-    draws: bool = True,
-    generator: torch.Generator | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The chain of CD-k: one chain from the data, whose every step goes on from the step before.
+class Walk(NamedTuple):
+    """What contrastive divergence needs of a batch."""
+
+    hidden: Tensor  # [N, H]: E[h | v] of the data
+    fantasy: Tensor  # [N, V]: v after the last step
+    error: Tensor  # scalar: squared error of the first step's mean, mean over the rows
+
+
+def walk(machine: Machine, v: Tensor, steps: int, draws: bool = True, generator: torch.Generator | None = None) -> Walk:
+    """The chain of CD-k: one chain from the data v `[N, V]`, whose every step goes on from the step before.
 
     Args:
-        v: the data `[N, V]`.
-        a: the hidden units' input by them `[N, H]`.
         draws: False: v is set to its mean given h at every step (Hinton 2010, section 3.2).
-
-    Returns:
-        v after the last step `[N, V]`, and the squared error of the first step's mean, mean over the rows.
     """
     totals = v.sum(1) if machine.visible == "softmax" else None
-    b = visible_input(machine, UNITS[machine.hidden].sample(a, generator))
-    mean = mean_of_visible(machine, b, totals)
-    error = (mean - v).square().sum() / len(v)
-    for step in range(steps):
-        if step:
-            b = visible_input(machine, sample_hidden(machine, v, generator))
-            mean = b if draws else mean_of_visible(machine, b, totals)
-        v = draw_visible(machine, b, totals, generator) if draws else mean
-    return v, error
+    hidden, h = UNITS[machine.hidden].mean_and_sample(hidden_input(machine, v), generator)
+    mean, fantasy = visible_mean_and_draw(machine, visible_input(machine, h), totals, generator)
+    error = (mean - v).square_().sum() / len(v)
+    for _ in range(steps - 1):
+        h = sample_hidden(machine, fantasy if draws else mean, generator)
+        mean, fantasy = visible_mean_and_draw(machine, visible_input(machine, h), totals, generator)
+    return Walk(hidden, fantasy if draws else mean, error)
+
+
+def visible_mean_and_draw(
+    machine: Machine, a: Tensor, totals: Tensor | None = None, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
+    """E[v] and a draw of v given its total input `[N, V]`, without gradients."""
+    if machine.visible == "bernoulli":
+        return UNITS["bernoulli"].mean_and_sample(a, generator)
+    return mean_of_visible(machine, a, totals), draw_visible(machine, a, totals, generator)
 
 
 def visible_energy(machine: Machine, v: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -196,9 +199,8 @@ def contrast(machine: Machine, data: tuple[Tensor, Tensor], model: tuple[Tensor,
         model: the same of the model's draws, perhaps of another number.
     """
     (v, h), (v_model, h_model) = data, model
-    share, share_model = 1 / len(v), 1 / len(v_model)
-    weight = torch.mm(h_model.T, scaled(machine, v_model))
-    weight = torch.addmm(weight, h.T, scaled(machine, v), beta=share_model, alpha=-share)
+    signed = torch.cat([h_model / len(v_model), h / -len(v)])
+    weight = torch.mm(signed.T, scaled(machine, torch.cat([v_model, v])))  # one product: it is written only once
     visible_bias = scaled(machine, v_model.mean(0) - v.mean(0))
     if machine.visible == "softmax":
         h, h_model = h * v.sum(1, keepdim=True), h_model * v_model.sum(1, keepdim=True)

@@ -122,8 +122,17 @@ def annealed_log_partition(
     Raises:
         UserError: rectified hidden units, whose steps are only nearly those of their energy.
     """
-    _require_exact_steps(path.machine)
     began = time.perf_counter()
+    weights = annealed_weights(path, betas, chains, total, generator)
+    return _estimate(weights, path.start_log_partition(total), 1, time.perf_counter() - began)
+
+
+@torch.no_grad()
+def annealed_weights(
+    path: Path, betas: Sequence[float], chains: int, total: int | None = None, generator: torch.Generator | None = None
+) -> Tensor:
+    """Log weights `[chains]` in float64 of walks from beta 0 to beta 1; the mean of exp is Z / Z_0."""
+    _require_exact_steps(path.machine)
     totals = None if total is None else path.base.new_full((chains,), total)
     v = path.start(chains, totals, generator)
     weights = torch.zeros(chains, dtype=torch.float64, device=v.device)
@@ -132,7 +141,7 @@ def annealed_log_partition(
         weights += path.log_density(v, a, beta) - path.log_density(v, a, before)
         if beta < 1:
             v = path.step(a, beta, totals, generator)
-    return _estimate(weights, path.start_log_partition(total), 1, time.perf_counter() - began)
+    return weights
 
 
 @torch.no_grad()
