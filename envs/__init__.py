@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .base import Outcome, Step, VectorEnv
 from .errors import SpecError, UnknownNameError, UserError
 from .flicker import flicker
@@ -100,7 +102,12 @@ def list_envs() -> list[str]:
     from .pixels import SCENES
     from .registered import list_registered
 
-    families = {"pixels": SCENES, "masked": VISIBLE, "doom": SCENARIOS, "diagnostic": [*DIAGNOSTICS, "t-maze"]}
+    families: dict[str, Iterable[str]] = {
+        "pixels": SCENES,
+        "masked": VISIBLE,
+        "doom": SCENARIOS,
+        "diagnostic": [*DIAGNOSTICS, "t-maze"],
+    }
     ours = [f"{family}/{name}" for family, names in families.items() for name in names]
     return [*list_registered(), *sorted([*ours, *EXAMPLES]), *list_gridworlds(), *list_games()]
 

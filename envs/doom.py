@@ -19,7 +19,7 @@ import os
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -62,7 +62,7 @@ def make_doom(env_id: str, num_envs: int, options: EnvOptions) -> VectorEnv:
         raise UserError(f"frame_skip must be positive, not {skip}")
     scenario = env_id.removeprefix("doom/").replace("-", "_")
     settings = {"scenario": scenario, "pixels": options.image_size or 84, "grey": options.grey, "skip": skip}
-    spec = Registered(f"{env_id}-v0", entry_point=DoomWorld, kwargs=settings)
+    spec = Registered(f"{env_id}-v0", entry_point=cast(Any, DoomWorld), kwargs=settings)
     env = RegisteredEnv(env_id, num_envs, options, spec)
     env.spec = replace(env.spec, frames_per_step=skip)
     return stacked(env, options.stack)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
@@ -47,7 +47,9 @@ def make_gridworld(env_id: str, num_envs: int, options: EnvOptions) -> VectorEnv
     if env_id not in (known := list_gridworlds()):
         raise UnknownNameError("environment", env_id, known)
     settings = {"name": env_id.removeprefix("minigrid/"), "pixels": options.image_size or 0}
-    env = RegisteredEnv(env_id, num_envs, options, Registered(env_id, entry_point=GridWorld, kwargs=settings))
+    env = RegisteredEnv(
+        env_id, num_envs, options, Registered(env_id, entry_point=cast(Any, GridWorld), kwargs=settings)
+    )
     return stacked(env, options.stack)
 
 
@@ -62,7 +64,7 @@ class GridWorld(gymnasium.Env):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that there are newer versions: whoever names one means it
             made = gymnasium.make(name, render_mode=render_mode, disable_env_checker=True)
-        self._world: Any = made.unwrapped
+        self._world = cast(Any, made.unwrapped)
         self.render_mode, self.action_space = render_mode, self._world.action_space
         cells = self._world.agent_view_size
         if pixels % cells:

@@ -37,5 +37,6 @@ def draw_map(walls: Walls, things: np.ndarray, place: np.ndarray, heading: int) 
     for far in np.linspace(0, 0.4, 20):
         x, y = place + far * directions()[heading]
         block(x, y, x, y, (255, 255, 255))
-    block(*(place - 0.1), *(place + 0.1), (255, 255, 255))
+    x, y = place
+    block(x - 0.1, y - 0.1, x + 0.1, y + 0.1, (255, 255, 255))
     return picture
