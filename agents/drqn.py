@@ -49,7 +49,7 @@ class Config:
     stored_state: Literal["stored", "zero"] = "stored"  # what the burn-in begins with: as when acting, or as an episode
     replay_capacity: int = 100_000  # transitions
     learning_starts: int = 1_000  # transitions before the first gradient step
-    update_interval: int = 32  # environment steps between bursts of gradient steps
+    update_interval: int = 64  # environment steps between bursts of gradient steps
     updates_per_interval: int = 1  # gradient steps in a burst
     target_interval: int = 1_000  # environment steps between target updates
     target_rate: float = 1.0  # share of the way the target moves: 1 = hard update
