@@ -21,8 +21,8 @@ FRAMES_PER_STEP = 4
 def groups(options: BenchOptions) -> dict[str, Group]:
     """Three settings; `--env` takes another game, `--steps` other lengths, and exploration with them."""
     env, steps = options.env or ENV, options.steps or STEPS
-    shared = ("--env.flicker", str(FLICKER), "--learning-rate-decay-steps", "0")
-    shared = (*shared, "--epsilon-decay-steps", str(max(1, steps // 10)))
+    decays = ("--learning-rate-decay-steps", "0", "--epsilon-decay-steps", str(max(1, steps // 10)))
+    shared = ("--env.flicker", str(FLICKER), *decays)
     settings = {
         "drqn": ("drqn, single frames", train("drqn", env, "--env.stack", "1", *shared)),
         "dqn": ("dqn, single frames", train("dqn", env, "--env.stack", "1", *shared)),

@@ -18,14 +18,16 @@ def shares(agent: Agent, position: Position) -> np.ndarray | None:
     """The shares float32 `[H, W]` of the places of the map that is looked at next in the first environment, or None
     for an agent whose memory has no `look`."""
     encoder = agent.network.encoder
-    if not isinstance(encoder, WithMemory) or not hasattr(encoder.memory, "look"):
+    look = getattr(encoder.memory, "look", None) if isinstance(encoder, WithMemory) else None
+    if look is None:
         return None
+    assert isinstance(encoder, WithMemory)
     was_training = encoder.training
     encoder.eval()
     try:
         maps = encoder.perceive(torch.from_numpy(position.obs[None, :1]).to(agent.device))[0]
         state = agent.initial_state(1) if position.reset[0] else tuple(leaf[:1] for leaf in position.state)
-        return encoder.memory.look(maps, state)[0].float().cpu().numpy()
+        return look(maps, state)[0].float().cpu().numpy()
     finally:
         encoder.train(was_training)
 

@@ -200,7 +200,7 @@ class SequenceReplay(Ring):
         state = initial
         if self.states:
             rows = move(env * self.bins + position // self.span.interval)
-            fresh = first[: self.span.burn_in + 1].any(0)  # the state before is forgotten, and was perhaps never known
+            fresh = np.any(first[: self.span.burn_in + 1], axis=0)  # what was before is forgotten there
             state = reset_state(tuple(leaf.index_select(0, rows) for leaf in self.states), initial, move(fresh))
         return SequenceBatch(
             inputs,
