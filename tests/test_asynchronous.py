@@ -38,6 +38,7 @@ from torch import nn
 
 WORLD = "diagnostic/observation-action"
 PATIENCE = 120.0  # seconds, for what takes one
+LONG = 400_000  # steps of a run that is stopped; the first 800 are logged
 
 
 def test_the_rule_is_rmsprop_with_its_constant_inside_the_root():
@@ -210,6 +211,17 @@ def test_buffers_are_each_ones_own():
     other.set_own(one.own())
     for name, tensor in one.network.state_dict().items():
         torch.testing.assert_close(other.network.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+def test_a_gradient_that_is_not_finite_reaches_nobody():
+    env = make_env("CartPole-v1", 2)
+    agent = make_agent("a3c", env.spec, make_encoder("mlp", env.spec.observation))
+    assert isinstance(agent, ActorLearner)
+    before = agent.shared.values.clone()
+    next(iter(agent.network.value.parameters())).data.fill_(1e38)
+    with pytest.raises(UserError, match="not finite after 0 steps"):
+        list(steps_of(env, agent, begin(agent, env), 20))
+    assert torch.equal(agent.shared.values, before)
 
 
 def test_who_can_learn_with_others():
@@ -393,9 +405,9 @@ def test_a_worker_killed_in_mid_run_is_replaced(tmp_path: Path):
 def test_ctrl_c_saves_and_the_run_goes_on(tmp_path: Path):
     out = tmp_path / "run"
     with pytest.raises(Stopped) as stopped:
-        train(small_plan(steps=10**7), out, [At(lambda: signal.raise_signal(signal.SIGINT))])
+        train(small_plan(steps=LONG), out, [At(lambda: signal.raise_signal(signal.SIGINT))])
     assert not workers_alive()
-    assert 0 < stopped.value.step < 10**7
+    assert 0 < stopped.value.step < LONG
     result = resume(out, stopped.value.step + 3000, trackers=[])
     assert result["steps"] >= stopped.value.step + 3000
     assert result["updates"] * 20 <= 3000 + 200  # of this sitting
@@ -426,11 +438,11 @@ def test_a_mistake_in_a_worker_ends_the_run_in_one_line(tmp_path: Path):
 
 MAIN = """
 import multiprocessing, sys
-from test_asynchronous import At, small_plan, workers_alive
+from test_asynchronous import LONG, At, small_plan, workers_alive
 from saccade.training.train import train
 from pathlib import Path
 if __name__ == "__main__":
-    train(small_plan(steps=10**8), Path(sys.argv[1]), [At(lambda: print(*workers_alive(), flush=True))])
+    train(small_plan(steps=LONG), Path(sys.argv[1]), [At(lambda: print(*workers_alive(), flush=True))])
 """
 
 

@@ -19,6 +19,7 @@ import torch
 from ..agents.parts.actor_learner import ActorLearner
 from ..agents.parts.shared_rmsprop import LAG_MOST, LAG_SUM, STEPS, UPDATES
 from ..envs.errors import UserError
+from . import device
 from .trackers import Meter, Tracker
 from .workers import PATIENCE_SECONDS, Crew, Ended, Job, LocalCrew, Report, derive_seed, own_arrays
 
@@ -149,6 +150,9 @@ def loop(going: Going, trackers: list[Tracker], stop: list[int], began: float) -
         return
     crew = make_crew(going)
     foreman = Foreman(going, crew, _notes(going.directory))
+    cores = device.machine()["cores"]
+    if run_config.cluster is None and run_config.workers > cores:
+        foreman.note(f"{run_config.workers} workers share {cores} processors, by turns")
     interval, clock = max(1, run_config.steps // POINTS), time.perf_counter
     next_log, saved_at, logged = position.steps + interval, clock(), (position.steps, clock())
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -80,7 +81,13 @@ class ActorLearner(Agent):
         if rollout is None:
             return {}
         metrics = self.learner.accumulate(rollout)
-        metrics["gradient_norm"] = self.learner.optimisers.clip()
+        norm = self.learner.optimisers.clip()
+        if not math.isfinite(norm):  # it would spoil the others' parameters, too
+            raise UserError(
+                f"a gradient is not finite after {self.total_steps:,} steps; a lower --learning-rate or "
+                "--max-gradient-norm may help"
+            )
+        metrics["gradient_norm"] = norm
         steps, self._brought = self.learner.steps - self._brought, self.learner.steps
         receipt = self.seat.bring(self.flat.gather(), steps, self.flat.values)
         self.total_steps, self.is_done = receipt.steps, receipt.is_last
