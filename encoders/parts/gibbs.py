@@ -200,11 +200,11 @@ def contrast(machine: Machine, data: tuple[Tensor, Tensor], model: tuple[Tensor,
     """
     (v, h), (v_model, h_model) = data, model
     signed = torch.cat([h_model / len(v_model), h / -len(v)])
-    weight = torch.mm(signed.T, scaled(machine, torch.cat([v_model, v])))  # one product: it is written only once
-    visible_bias = scaled(machine, v_model.mean(0) - v.mean(0))
-    if machine.visible == "softmax":
-        h, h_model = h * v.sum(1, keepdim=True), h_model * v_model.sum(1, keepdim=True)
-    hidden_bias = h_model.mean(0) - h.mean(0)
+    both = torch.cat([v_model, v])
+    weight = torch.mm(signed.T, scaled(machine, both))  # one product: it is written only once
+    shares = torch.cat([v.new_full((len(v_model),), 1 / len(v_model)), v.new_full((len(v),), -1 / len(v))])
+    visible_bias = scaled(machine, shares @ both)
+    hidden_bias = (signed * both.sum(1, keepdim=True) if machine.visible == "softmax" else signed).sum(0)
     if machine.log_variance is None:
         return Gradient(weight, visible_bias, hidden_bias)
     log_variance = _by_log_variance(machine, v, h) - _by_log_variance(machine, v_model, h_model)
