@@ -13,6 +13,7 @@ from agent_cases import changed, snapshot
 from playing import begin, steps_of
 from saccade.agents import a2c, make_agent, unreal
 from saccade.agents.parts.auxiliary_tasks import Window, known_transitions, remember
+from saccade.agents.parts.compute import Compute
 from saccade.encoders import find_encoder, make_encoder
 from saccade.encoders.base import Encoder, Inputs, WithMemory, remembered
 from saccade.envs import make_env
@@ -199,6 +200,17 @@ def test_each_task_alone(task: str):
     assert [{"loss/" + task} <= each.keys() for each in metrics] == [True, True]
     moved = changed(agent.network, before)
     assert {f"tasks.{name}" for name in heads} <= moved
+
+
+def test_encoders_may_compute_in_bfloat16():
+    env = Dots()
+    torch.manual_seed(0)
+    settings = unreal.Config(**SHORT, feature_control=0.1)
+    agent = make_agent("unreal", env.spec, with_memory(env), settings, Compute(bfloat16=True))
+    before = snapshot(agent.network)
+    (metrics,) = play(agent, env, 7)
+    assert all(np.isfinite(float(value)) for value in metrics.values())
+    assert {name for name, _ in agent.network.named_parameters()} <= changed(agent.network, before)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,8 @@ class AuxiliaryTasks(nn.Module):
 
     def losses(self, window: Window, batch: Trajectory, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """(weighted sum, losses by name) of the tasks that asked for `window`."""
-        total, found = features.new_zeros((), dtype=torch.float32), {}
+        features = features.float()  # heads and losses keep their precision, whatever the encoder computes in
+        total, found = features.new_zeros(()), {}
         for name, module in self.tasks.items():
             task = cast(AuxiliaryTask, module)
             if task.window == window:
