@@ -67,6 +67,28 @@ def gae(r_t: Tensor, discount_t: Tensor, v_tm1: Tensor, v_t: Tensor, lambda_t: T
     return _reversed_scan(r_t + discount_t * v_t - v_tm1, discount_t * lambda_t)
 
 
+def vtrace(
+    r_t: Tensor, discount_t: Tensor, v_tm1: Tensor, v_t: Tensor, ratio_t: Tensor, lambda_t: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """V-trace: what another policy's steps say of this one's values and actions (Espeholt et al. 2018,
+    arXiv:1802.01561, eq. 1 and section 4.2), its truncation levels both 1.
+
+    Args:
+        r_t, discount_t, v_tm1, v_t: `[T, ...]`; `v_t` is apart from `v_tm1` as in `gae`.
+        ratio_t: `[T, ...]` the probability of the action under this policy over that under the one that chose it.
+        lambda_t: a number, or `[T, ...]`; 0 where an episode ends.
+
+    Returns:
+        (targets of `v_tm1`, advantages of the actions, already times their truncated ratio), `[T, ...]` each. Where
+        every ratio is 1 both are those of `gae`.
+    """
+    ratio = ratio_t.clamp(max=1)
+    error = ratio * (r_t + discount_t * v_t - v_tm1)
+    correction = _reversed_scan(error, discount_t * ratio * lambda_t)
+    later = torch.cat([correction[1:], torch.zeros_like(correction[:1])]) * lambda_t
+    return v_tm1 + correction, ratio * (r_t + discount_t * (v_t + later) - v_tm1)
+
+
 def _reversed_scan(a: Tensor, b: Tensor) -> Tensor:
     """x_t = a_t + b_t x_{t+1} with x_T = 0, in log2(T) vectorised rounds: each doubles the steps that x_t sums."""
     reach = 1
