@@ -59,6 +59,7 @@ class Stage(NamedTuple):
     epochs: float = 1.0  # share of the run's epochs, relative to the other stages
     input: Callable[[Tensor], Tensor] | None = None  # computed once before the stage; None: the data as it is
     finish: Callable[[], None] | None = None
+    monitor: Callable[[Tensor, Tensor], dict[str, Tensor]] | None = None  # of inputs "x" in training and validation
 
 
 class Encoder(nn.Module, ABC):

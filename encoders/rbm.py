@@ -46,7 +46,6 @@ Method = Literal["cd", "pcd", "tempering"]
 Binarise = Literal["none", "dynamic", "threshold"]
 Features = Literal["probabilities", "samples", "inputs"]
 SHOWN = 16  # rows whose reconstruction is looked at while persistent chains learn, which need none
-MONITORED = 1000  # examples whose free energy is compared after an epoch
 SAMPLING_STEPS = 1000  # of Gibbs from noise, and a fifth of them from persistent chains
 WORDS = 100  # in a text that is sampled
 LOG_VARIANCES = (-10.0, 10.0)
@@ -192,7 +191,7 @@ class Rbm(FeedForward):
         return {"reconstruction": with_gradient(error, parameters, gradients)}
 
     def stages(self) -> Sequence[Stage]:
-        return [Stage("rbm", list(self.parameters()), self.loss)]
+        return [Stage("rbm", list(self.parameters()), self.loss, monitor=self.monitor)]
 
     def auxiliary_losses(self, batch: Trajectory, features: Tensor | None) -> dict[str, Tensor]:
         x = observed(batch)
@@ -211,9 +210,9 @@ class Rbm(FeedForward):
 
     @torch.no_grad()
     def monitor(self, train: Tensor, validation: Tensor) -> dict[str, Tensor]:
-        """`free_energy_gap`: mean F of some validation examples less that of as many training ones. It rises when the
+        """`free_energy_gap`: mean F of validation examples less that of training ones. It rises when the
         machine begins to overfit (Hinton 2010, section 6)."""
-        means = [self.free_energy(x[:MONITORED].to(self.weight.device)).mean() for x in (train, validation)]
+        means = [self.free_energy(x).mean() for x in (train, validation)]
         return {"free_energy_gap": means[1] - means[0]}
 
     def _persist(self, machine: Machine, v: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ from .pretrain_plan import PretrainPlan, check
 from .reports import VALIDATION, Reports, pictures
 from .serial import to_json
 from .sources import fingerprint, load_data, provenance
-from .stages import learner_stages, only_these, share_epochs, stage_inputs
+from .stages import learner_stages, monitored, only_these, share_epochs, stage_inputs
 from .trackers import Tracker
 from .train import RESULT_FILE, stop_signals
 
@@ -167,7 +167,7 @@ def _train_stage(going: _Run, reports: Reports, stop: list[int]) -> None:
         going.examples += run.batch_size
         going.seconds += time.perf_counter() - resumed_at
         if is_last:
-            going.losses = _after_epoch(going, trainer, stage, validation, epoch_began)
+            going.losses = _after_epoch(going, trainer, stage, (train, validation), epoch_began)
             best.update(going.losses[VALIDATION], going.encoder)
             _report(going, trainer, reports)
             epoch_began = going.seconds
@@ -216,14 +216,16 @@ def _trainer(going: _Run, stage: Stage, train: Split) -> Trainer:
 
 
 def _after_epoch(
-    going: _Run, trainer: Trainer, stage: Stage, validation: Split, epoch_began: float
+    going: _Run, trainer: Trainer, stage: Stage, splits: tuple[Split, Split], epoch_began: float
 ) -> dict[str, float]:
-    """The losses of an epoch, on training examples as they came and on all validation ones, and the speed."""
+    """The losses of an epoch, on training examples as they came and on all validation ones, what the stage watches
+    besides, and the speed."""
     run, began = going.plan.run, time.perf_counter()
     losses = {f"train/{name}": value for name, value in trainer.losses.read().items()}  # waits for the device
     going.seconds += time.perf_counter() - began
-    measured = evaluate_losses(going.encoder, stage.loss, validation, run.batch_size, going.compute, run.seed)
+    measured = evaluate_losses(going.encoder, stage.loss, splits[1], run.batch_size, going.compute, run.seed)
     losses |= {f"validation/{name}": value for name, value in measured.items()}
+    losses |= monitored(going.encoder, stage, *splits, going.compute.device)
     epoch = going.epochs + trainer.epoch
     require_finite(losses, epoch)
     rate = len(trainer.batches) * run.batch_size / max(going.seconds - epoch_began, 1e-9)

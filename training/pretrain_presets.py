@@ -117,6 +117,20 @@ PRESETS: dict[str, PretrainPreset] = {
         {"epochs": 20, **_LINEAR_FALL, "learning_rate": 1e-3},
     ),
     "wae": PretrainPreset("wasserstein", "mnist", _GENERATIVE, {}, {"epochs": 30, **_LINEAR_FALL}),
+    "rbm-500": PretrainPreset(
+        "rbm",
+        "mnist",
+        "CD-1 at the rate of Hinton's guide (2010), falling; bits drawn anew; as in `saccade bench boltzmann`",
+        {"hidden": 500, "binarise": "dynamic", "gain": 1.0},
+        {"epochs": 50, "batch_size": 100, "learning_rate": 0.05, "schedule": "linear"},
+    ),
+    "rbm-pcd": PretrainPreset(
+        "rbm",
+        "mnist",
+        "persistent chains (Tieleman 2008), bits drawn anew; as in `saccade bench boltzmann`",
+        {"hidden": 500, "binarise": "dynamic", "gain": 1.0, "method": "pcd", "chains": 100},
+        {"epochs": 200, "batch_size": 100, "learning_rate": 0.05, "schedule": "linear"},
+    ),
     "temporal-cartpole": PretrainPreset(
         "temporal",
         "env:pixels/CartPole-v1",

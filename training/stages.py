@@ -13,6 +13,7 @@ from ..encoders.base import Encoder, Learner, Stage
 from ..envs.errors import UserError
 from .epochs import in_order
 
+MONITORED = 1000  # examples of each split that are watched
 INPUT_CHUNK = 1000  # examples at a time, when a stage computes what it reads
 
 
@@ -56,6 +57,23 @@ def stage_inputs(encoder: Encoder, stage: Stage, split: Split, device: str) -> S
         parts = [stage.input(batch["x"]).float() for batch in in_order(split, INPUT_CHUNK, device)]
     encoder.train(was_training)
     return Split(torch.cat(parts), split.label.to(device))
+
+
+def monitored(encoder: Encoder, stage: Stage, train: Split, validation: Split, device: str) -> dict[str, float]:
+    """What `stage` watches besides its losses, of the first examples of both splits, in eval mode; the same draws each
+    time, and no generator is moved."""
+    if stage.monitor is None:
+        return {}
+    was_training = encoder.training
+    encoder.eval()
+    splits = [(split, min(MONITORED, len(split))) for split in (train, validation)]
+    parts = [split.take(torch.arange(count, device=split.label.device)) for split, count in splits]
+    devices = [device] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(0)
+        found = stage.monitor(*(part["x"].to(device) for part in parts))
+    encoder.train(was_training)
+    return {f"monitor/{name}": float(value) for name, value in found.items()}
 
 
 @contextmanager
