@@ -134,12 +134,10 @@ class DRQN(Agent):
         with self.compute.autocast():
             q, _, after = self.acting(inputs, state, reset)
         greedy = q[0].argmax(-1).cpu().numpy()
-        extras = {}
         if explore:
             greedy = self.exploration(greedy, self.spec.action.count, self.steps, self.random)
-            if self.replay.states:  # what the memory was before `inputs`, for the replay
-                extras = {f"state{i}": leaf.cpu().numpy() for i, leaf in enumerate(state)}
-        return Action(greedy, after, extras)
+        before = state if self.replay.states else ()  # for the replay
+        return Action(greedy, after, {f"state{i}": leaf.cpu().numpy() for i, leaf in enumerate(before)})
 
     def observe(self, step: Step) -> None:
         self.replay.add(step, tuple(step.extras[f"state{i}"] for i in range(len(self.replay.states))))
@@ -172,6 +170,7 @@ class DRQN(Agent):
         batch = batch._replace(inputs=batch.inputs._replace(obs=self.encoder.augment(batch.inputs.obs)))
         with self.compute.autocast():
             state, target_q = self._without_gradient(batch)
+        with self.compute.autocast():  # apart, so that no weight rounded without gradient is handed on
             q, features, _ = self.network(batch.read(start, None), state, batch.reset[start:])
             auxiliary = {}
             if self.encoder.window:

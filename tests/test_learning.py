@@ -34,7 +34,7 @@ QUICK: dict[str, dict[str, Any]] = {  # settings to learn in a second or two; of
     },
     "reinforce": {"learning_rate": 5e-3, "episodes_per_update": 16},
 }
-WITHOUT_MEMORY = sorted({*list_agents()} - {"drqn"})  # of drqn see test_drqn.py
+WITHOUT_MEMORY = sorted({*list_agents()} - {"drqn"})  # of drqn see test_drqn_learning.py
 EVERY_AGENT = pytest.mark.parametrize("name", WITHOUT_MEMORY)
 
 
