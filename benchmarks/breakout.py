@@ -14,7 +14,7 @@ from .parts.groups import Group, curves_of, runs_of, score_table, single_seed_no
 from .parts.plan import BenchOptions, Outcome, Run
 from .parts.report import Report, curve_figure
 
-kind = "Breakout: DQN with its best switches, 30 whole games afterwards (one to two hours per seed)"
+kind = "Breakout: DQN with its best switches, 30 whole games afterwards (two to three hours per seed)"
 
 ENV, HUMAN, SEEDS = "ALE/Breakout-v5", 30.5, 1  # human score: Mnih et al. 2015, extended data table 2
 

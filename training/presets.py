@@ -83,7 +83,7 @@ PRESETS: dict[str, Preset] = {
         "Hessel et al. 2018 table 1, hurried for short runs: faster, falling rate, faster target and exploration",
         agent_config={
             "learning_rate": 1e-4,
-            "learning_rate_decay_steps": 2_000_000,  # a quarter of the rate is left at the end
+            "learning_rate_decay_steps": 2_000_000,
             "adam_epsilon": 1e-5,
             "replay_capacity": 1_000_000,
             "learning_starts": 20_000,
@@ -97,7 +97,7 @@ PRESETS: dict[str, Preset] = {
             "epsilon_final": 0.01,
             "epsilon_decay_steps": 150_000,
         },
-        run={"num_envs": 8, "steps": 1_500_000, "evaluate_episodes": 30, "evaluate_epsilon": 0.05},
+        run={"num_envs": 8, "steps": 2_000_000, "evaluate_episodes": 30, "evaluate_epsilon": 0.05},
     ),
     "a2c-cartpole": Preset(
         "a2c",
