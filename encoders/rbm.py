@@ -32,6 +32,7 @@ from .parts.gibbs import (
     gibbs,
     hidden_input,
     hidden_mean,
+    means_along,
     visible_mean,
     walk,
 )
@@ -117,25 +118,20 @@ class Rbm(FeedForward):
         hidden = self.config.hidden_units
         return Machine(self.weight, self.visible_bias, self.hidden_bias, self.visible, hidden, self.log_variance)
 
-    def read_visible(self, x: Tensor) -> Tensor:
-        """Observations to values of the visible units, float32 `[N, V]`, bits drawn anew where the config says so."""
-        if self.config.binarise == "dynamic":
+    def read_visible(self, x: Tensor, draws: bool = True) -> Tensor:
+        """Observations to values of the visible units, float32 `[N, V]`; bits drawn anew where the config says so."""
+        if draws and self.config.binarise == "dynamic":
             return binarise(x if x.dtype == torch.uint8 else self.scale(x)).flatten(1)
         v = self.scale(x).flatten(1)
         return (v >= 0.5).to(v.dtype) if self.config.binarise == "threshold" else v
 
     def encode(self, x: Tensor) -> Tensor:
-        machine, v = self.machine(), self.scale(x).flatten(1)
-        if self.config.binarise == "threshold":
-            v = (v >= 0.5).to(v.dtype)
-        a = hidden_input(machine, v)
-        if self.config.features == "inputs":
-            return a
+        machine = self.machine()
+        a = hidden_input(machine, self.read_visible(x, draws=False))
         units = UNITS[machine.hidden]
-        if self.config.features == "probabilities":
-            return units.mean(a)
-        mean = units.mean(a)
-        return mean + (units.sample(a.detach(), None) - mean).detach()  # the gradient is the mean's
+        if self.config.features == "samples":  # the gradient is the mean's
+            return units.mean(a) + (units.sample(a.detach(), None) - units.mean(a)).detach()
+        return a if self.config.features == "inputs" else units.mean(a)
 
     def decode(self, code: Tensor) -> Tensor:
         """Features `[N, H]` to means of observations in unit scale, float32 `[N, *shape]`; of words, to shares."""
@@ -145,28 +141,34 @@ class Rbm(FeedForward):
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """The means after one mean-field step up and down: unit scale, float32 `[N, *shape]`."""
-        machine, v = self.machine(), self.scale(x).flatten(1)
+        machine, v = self.machine(), self.read_visible(x, draws=False)
         return visible_mean(machine, hidden_mean(machine, v), v.sum(1)).float().unflatten(1, self.shape)
 
     @torch.no_grad()
     def sample(self, count: int, generator: torch.Generator | None = None, steps: int | None = None) -> Tensor:
-        """Means of observations after Gibbs steps from the persistent chains, or from noise: float32
-        `[count, *shape]`, unit scale."""
-        machine, device = self.machine(), self.weight.device
-        drawn_on = device if generator is None else generator.device
+        """Means after Gibbs steps from persistent chains, or noise: float32 `[count, *shape]`, unit scale."""
         if self.config.method == "cd":
-            start = torch.rand(count, self.weight.shape[1], generator=generator, device=drawn_on).round()
-            if machine.visible == "softmax":
-                start = start.zero_()
-                start[:, 0] = WORDS
-        else:
-            rows = torch.randint(self.config.chains, (count,), generator=generator, device=drawn_on)
-            start = self.chains[0, rows.to(device)]
-            steps = SAMPLING_STEPS // 5 if steps is None else steps
-        generator = generator if drawn_on == device else None
-        v = gibbs(machine, start.to(device), (SAMPLING_STEPS if steps is None else steps) - 1, generator)
-        h = UNITS[machine.hidden].sample(hidden_input(machine, v), generator)
-        return visible_mean(machine, h, v.sum(1)).float().unflatten(1, self.shape)
+            return self.chain(self.noise(count, generator), [steps or SAMPLING_STEPS], generator)[0]
+        drawn_on = self.weight.device if generator is None else generator.device
+        rows = torch.randint(self.config.chains, (count,), generator=generator, device=drawn_on)
+        start = self.chains[0, rows.to(self.weight.device)]
+        return self.chain(start, [steps or SAMPLING_STEPS // 5], generator)[0]
+
+    def noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Where chains begin that know nothing, `[count, V]`: fair bits, and texts of one word."""
+        drawn_on = self.weight.device if generator is None else generator.device
+        bits = torch.rand(count, self.weight.shape[1], generator=generator, device=drawn_on).round()
+        if self.visible == "softmax":
+            bits = torch.zeros_like(bits)
+            bits[:, 0] = WORDS
+        return bits.to(self.weight.device)
+
+    @torch.no_grad()
+    def chain(self, v: Tensor, steps: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
+        """Means after each of these rising numbers of Gibbs steps, at least 1, from visible values `[N, V]`: float32
+        `[len(steps), N, *shape]`, unit scale."""
+        generator = generator if generator is None or generator.device == v.device else None
+        return means_along(self.machine(), v, steps, generator).float().unflatten(2, self.shape)
 
     def free_energy(self, x: Tensor) -> Tensor:
         """F(x) in nats, `[N]`, with a gradient: log p(x) = -F(x) - log Z. Any loss may be made of it."""

@@ -14,6 +14,7 @@ Everything here is a pure function of tensors in any floating-point type; all th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -108,6 +109,17 @@ def gibbs(machine: Machine, v: Tensor, steps: int, generator: torch.Generator | 
     for _ in range(steps):
         v = sample_visible(machine, sample_hidden(machine, v, generator), totals, generator)
     return v
+
+
+def means_along(machine: Machine, v: Tensor, steps: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
+    """E[v | h] of one chain from v `[N, V]` after each of these rising numbers of steps, at least 1: `[S, N, V]`."""
+    totals, done, means = v.sum(1), 0, []
+    for step in steps:
+        v, done = gibbs(machine, v, step - 1 - done, generator), step
+        a = visible_input(machine, sample_hidden(machine, v, generator))
+        mean, v = visible_mean_and_draw(machine, a, totals, generator)
+        means.append(mean)
+    return torch.stack(means)
 
 
 class Walk(NamedTuple):

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from ..pictures import Array, as_pictures, grid_figure, in_rows, png, scatter_figure
-from . import filters
+from . import chain_figures, filters
 from .subject import Subject
 
 TITLES = {
@@ -30,6 +30,8 @@ TITLES = {
     "interpolation": "Interpolation between codes",
     "arithmetic": "Latent arithmetic",
     "samples": "Samples",
+    "chains": "Gibbs chains",
+    "histograms": "Weights and activities",
 }
 SHOWN = 10  # examples in a row
 MOST_POINTS = 4000  # in a scatter of codes
@@ -54,6 +56,8 @@ def wanted(subject: Subject, embedding: int) -> list[str]:
         "interpolation": decodes,
         "arithmetic": decodes and subject.classes >= 2,
         "samples": images and subject.has("sample"),
+        "chains": images and subject.has("chain"),
+        "histograms": subject.has("chain"),
     }
     return [name for name in TITLES if there[name]]
 
@@ -244,4 +248,6 @@ _DRAWERS: dict[str, Callable[[Subject], Figure | None]] = {
     "interpolation": _interpolation,
     "arithmetic": _arithmetic,
     "samples": _samples,
+    "chains": chain_figures.chains,
+    "histograms": chain_figures.histograms,
 }
