@@ -41,7 +41,7 @@ class Config:
     gae_lambda: float = 1.0  # 1 = n-step advantages to the end of the rollout; less: more bias, less variance
     normalise_advantages: bool = False  # mean 0 and deviation 1 over an update
     value_weight: float = 1.0  # of half the squared error, beside the policy's loss
-    scale_values: bool = False  # learn values in units of the returns' size (Pop-Art without shift)
+    scale_values: bool = False  # values and advantages in units of the returns' size (Pop-Art without shift)
     entropy_weight: float = 0.01  # of the policy's entropy in nats
     max_gradient_norm: float | None = 0.5  # of heads and encoder apart; None = no clipping
     clip_rewards: bool = False  # learn from rewards clipped to [-1, 1] (Atari); scores are never clipped
@@ -97,7 +97,7 @@ class A2C(RolloutAgent):
             value = network.values(features)  # the same numbers, from the rescaled layer
         policy, scale = network.policy(features), network.value.scale
         losses = {
-            "loss/policy": policy_gradient_loss(policy.log_prob(rollout.choice), advantage, weight),
+            "loss/policy": policy_gradient_loss(policy.log_prob(rollout.choice), advantage / scale, weight),
             "loss/value": value_loss(value / scale, returns / scale, weight),
             "loss/entropy": entropy_loss(policy.entropy(), weight),
         }

@@ -58,7 +58,7 @@ class Config:
     gae_lambda: float = 0.95  # 1 = advantages to the end of the rollout; less: more bias, less variance
     normalise_advantages: bool = True  # mean 0 and deviation 1 in each minibatch
     value_weight: float = 1.0  # of half the squared error, beside the policy's loss
-    scale_values: bool = False  # learn values in units of the returns' size (Pop-Art without shift)
+    scale_values: bool = False  # values and advantages in units of the returns' size (Pop-Art without shift)
     entropy_weight: float = 0.01  # of the policy's entropy in nats
     max_gradient_norm: float | None = 0.5  # of heads and encoder apart; None = no clipping
     clip_rewards: bool = False  # learn from rewards clipped to [-1, 1] (Atari); scores are never clipped
@@ -152,8 +152,7 @@ class PPO(RolloutAgent):
         config, network, extras, weight = self.config, self.network, part.extras, part.weight
         policy, scale = network.policy(features), network.value.scale
         log_prob, advantage = policy.log_prob(part.choice), extras["advantage"]
-        if config.normalise_advantages:
-            advantage = normalise(advantage, part.valid)
+        advantage = normalise(advantage, part.valid) if config.normalise_advantages else advantage / scale
         value, old_value, returns = (x / scale for x in (network.values(features), extras["value"], extras["return"]))
         losses = {
             "loss/policy": clipped_policy_loss(log_prob, extras["log_prob"], advantage, config.clip, weight),

@@ -17,13 +17,13 @@ import torch
 from ..envs.errors import UserError
 from ..training import device
 from ..training.plan import Plan, default_plan
-from .parts import peer_sb3
+from .parts import peer_policies, peer_sb3
 from .parts.interleave import Advance, Elsewhere, Speed, alternate
 from .parts.ours import Ours, breakdown
 from .parts.plan import BenchOptions
 from .parts.report import Report, Table, number
 
-kind = "steps per second of DQN on CartPole and Breakout with learning, against a peer by turns; where the time goes"
+kind = "steps per second with learning, against a peer by turns: DQN, A2C, PPO; where the time goes"
 
 SLOWER = 0.10  # a build that has lost more than this share of its speed is flagged
 BREAKDOWN_SECONDS = 8.0
@@ -48,11 +48,16 @@ TASKS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
+POLICIES = ("a2c", "ppo")  # on Breakout with their presets, but a constant rate
 COLLECT = {"breakout": 4}  # SB3's train_freq: 4 steps of 8 environments, then 8 gradient steps
 
 
 def task_plan(task: str, threads: int) -> Plan:
     """The settings that both sides share; exploration is constant, so that every slice is alike."""
+    if task in POLICIES:
+        plan = default_plan(task, TASKS["breakout"][0])
+        constant = dataclasses.replace(plan.agent_config, learning_rate_decay_steps=0)
+        return dataclasses.replace(plan, agent_config=constant, run=dataclasses.replace(plan.run, threads=threads))
     env, settings = TASKS[task]
     plan = default_plan("dqn", env)
     if task == "cartpole":
@@ -83,7 +88,10 @@ def _peer(task: str, threads: int) -> Advance:
     """SB3 as its users run it."""
     plan = task_plan(task, threads)
     torch.set_num_threads(plan.run.threads)
-    model = peer_sb3.make_model(plan, steps=1, collect=COLLECT.get(task))
+    if task in POLICIES:
+        model = peer_policies.make_model(plan)
+    else:
+        model = peer_sb3.make_model(plan, steps=1, collect=COLLECT.get(task))
     model.learn(1)
 
     def advance(steps: int) -> int:
@@ -108,11 +116,11 @@ def measure(options: BenchOptions) -> Report:
         if options.against == "sb3":
             sides["sb3"] = Elsewhere(_peer, task, threads)
         for advance in sides.values():
-            advance(plan.agent_config.learning_starts + plan.agent_config.update_interval)
+            advance(_first_update(plan))
         speeds = alternate(sides, rounds=options.rounds, seconds=options.slice_seconds, title=task)
         parts, compute = sides["saccade"](0)
         data["tasks"][task] = _task_json(plan, compute, speeds)
-        tables.append(_speed_table(task, plan, speeds))
+        tables.append(_speed_table(plan, speeds))
         if parts is not None:
             data["breakdown"] = parts
             tables.append(_breakdown_table(parts, plan.run.num_envs))
@@ -120,6 +128,14 @@ def measure(options: BenchOptions) -> Report:
             side.close()
     problems = compare(before, data, device_name()) if before is not None else []
     return Report(tables, [*_notes(options), *problems], data | {"machine": device_name()}, problems=problems)
+
+
+def _first_update(plan: Plan) -> int:
+    """Environment steps after which both sides learn."""
+    config = plan.agent_config
+    if plan.agent in POLICIES:
+        return config.rollout_steps * plan.run.num_envs
+    return config.learning_starts + config.update_interval
 
 
 def compare(before: dict[str, Any], now: dict[str, Any], machine: str) -> list[str]:
@@ -160,12 +176,16 @@ def _task_json(plan: Plan, compute: str, speeds: dict[str, Speed]) -> dict[str, 
     sides: dict[str, Any] = {name: speed._asdict() for name, speed in speeds.items()}
     if "sb3" in speeds:
         sides["ratio"] = speeds["saccade"].median / speeds["sb3"].median
-        sides["sb3_settings"] = peer_sb3.hyper_parameters(plan, 1, COLLECT.get(plan.env))
+        sides["sb3_settings"] = (
+            peer_policies.hyper_parameters(plan)
+            if plan.agent in POLICIES
+            else peer_sb3.hyper_parameters(plan, 1, COLLECT.get(plan.env))
+        )
     settings = dataclasses.asdict(plan.agent_config)
     return sides | {"settings": settings, "num_envs": plan.run.num_envs, "compute": compute}
 
 
-def _speed_table(task: str, plan: Plan, speeds: dict[str, Speed]) -> Table:
+def _speed_table(plan: Plan, speeds: dict[str, Speed]) -> Table:
     rows = []
     for name, speed in speeds.items():
         ratio = number(speed.median / speeds["sb3"].median) if "sb3" in speeds else "–"
@@ -173,7 +193,7 @@ def _speed_table(task: str, plan: Plan, speeds: dict[str, Speed]) -> Table:
     threads = f"{plan.run.threads} torch thread{'s' * (plan.run.threads > 1)}"
     envs = f"{plan.run.num_envs} environment{'s' * (plan.run.num_envs > 1)}"
     slices = len(next(iter(speeds.values())).slices)
-    title = f"DQN on {TASKS[task][0]}: {envs}, {threads}, {slices} slice{'s' * (slices > 1)} each by turns"
+    title = f"{plan.agent.upper()} on {plan.env}: {envs}, {threads}, {slices} slice{'s' * (slices > 1)} each by turns"
     return Table(title, ("", "steps/s (median)", "slices from to", "times SB3"), rows)
 
 
@@ -195,8 +215,9 @@ def _breakdown_table(parts: dict[str, dict[str, float]], envs: int) -> Table:
 
 def _notes(options: BenchOptions) -> list[str]:
     notes = [
-        "Both sides learn while they are timed: plain DQN (no double, dueling, n-step or prioritised replay), constant "
-        "exploration. The first round is a warm-up and not counted; the ratio is one of medians.",
+        "Both sides learn while they are timed. DQN is plain (no double, dueling, n-step or prioritised replay) and "
+        "explores at a constant rate; A2C and PPO have their presets at a constant learning rate. The first round is a "
+        "warm-up and not counted; the ratio is one of medians.",
         "Each side has a process of its own, with its own allocator and settings, and waits while the other runs.",
         "In the loop the emulators run while the agent learns, so only the waiting for them counts there.",
     ]
@@ -206,7 +227,8 @@ def _notes(options: BenchOptions) -> list[str]:
             "equal. Breakout: SB3 runs as its users run it, with make_atari_env (wrappers in Python, one process), "
             "float32, and a replay that stores whole stacks twice; ours has native emulator threads, a replay of "
             "single frames, and bfloat16 where the processor multiplies it in hardware. Both hold 20,000 transitions "
-            "and take one gradient step of 32 per 4 steps (SB3: train_freq=4, gradient_steps=8, 8 environments)."
+            "and take one gradient step of 32 per 4 steps (SB3: train_freq=4, gradient_steps=8, 8 environments). A2C "
+            "and PPO: the same worlds on either side, and no replay; head and encoder are clipped apart in ours."
         )
     return notes
 

@@ -26,8 +26,7 @@ class Ours:
 
     def __init__(self, plan: Plan):
         self.env, agent, self.compute = build(plan)
-        assert isinstance(agent, DQN)
-        self.agent = agent
+        self.agent: Any = agent
         self.position = Position.begin(self.env, agent, self.env.reset(plan.run.seed))
         self._stream = run(self.env, agent, self.position)
         self._statistics, self._meter = EpisodeStatistics(self.env.spec.num_envs), Meter()
@@ -59,6 +58,7 @@ def breakdown(ours: Ours, seconds: float) -> dict[str, dict[str, float]]:
     """
     spent: dict[str, float] = {}
     agent, env = ours.agent, ours.env
+    assert isinstance(agent, DQN)
     parts = {
         "inference": (agent, "act"),
         "update": (agent, "update"),

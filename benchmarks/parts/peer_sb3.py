@@ -96,27 +96,31 @@ def hyper_parameters(plan: Plan, steps: int, collect: int | None = None) -> dict
     }
 
 
-def make_model(plan: Plan, steps: int, collect: int | None = None) -> Any:
-    """SB3's DQN for `plan`, in the worlds that its users would make of the same ids."""
+def make_worlds(plan: Plan) -> Any:
+    """SB3's vector environment of the plan's worlds, as its users would make them of the same ids."""
     require_sb3()
-    from stable_baselines3 import DQN
     from stable_baselines3.common.env_util import make_atari_env, make_vec_env
-    from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
+    from stable_baselines3.common.vec_env import VecFrameStack
 
-    envs: VecEnv
     count, seed = plan.run.num_envs, plan.run.seed
     if plan.env.startswith("ALE/"):
         gymnasium.register_envs(ale_py)
         # its AtariWrapper skips frames itself; sticky actions are off, as in our "standard" protocol
         kwargs = {"frameskip": 1, "repeat_action_probability": 0.0}
-        envs = VecFrameStack(make_atari_env(plan.env, n_envs=count, seed=seed, env_kwargs=kwargs), n_stack=4)
-    else:
-        envs = make_vec_env(plan.env, n_envs=count, seed=seed)
+        return VecFrameStack(make_atari_env(plan.env, n_envs=count, seed=seed, env_kwargs=kwargs), n_stack=4)
+    return make_vec_env(plan.env, n_envs=count, seed=seed)
+
+
+def make_model(plan: Plan, steps: int, collect: int | None = None) -> Any:
+    """SB3's DQN for `plan`, in the worlds that its users would make of the same ids."""
+    require_sb3()
+    from stable_baselines3 import DQN
+
     settings = hyper_parameters(plan, steps, collect)
     if decay_steps := plan.agent_config.learning_rate_decay_steps:
         rate = settings["learning_rate"]
         settings["learning_rate"] = lambda remaining: rate * max(0.0, 1 - (1 - remaining) * steps / decay_steps)
-    return DQN(env=envs, seed=seed, device="cpu", verbose=0, **settings)
+    return DQN(env=make_worlds(plan), seed=plan.run.seed, device="cpu", verbose=0, **settings)
 
 
 class _Actor:
