@@ -2,8 +2,10 @@
 control pixels and features, to predict rewards, and values once more.
 
 Deviations: those of `a2c`, whose losses these are added to (section 3.4, eq. 2); as there, means over steps, not sums.
-Replayed sequences begin with the state that the memory had, and run over the ends of episodes. Sequences are shared by
-the tasks that read them. The last action and reward are the memory's to read: `--memory lstm --memory-reads-last`.
+Replayed sequences begin with the state that the memory had, and run over the ends of episodes; the tasks that read them
+share them. Pixel control weighs the least that the paper tried, as goals pay 10 there. Heads are clipped apart.
+
+The last action and reward are the memory's to read: `--memory lstm --memory-reads-last`.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ kind = "advantage actor-critic with auxiliary tasks: pixel control, reward predi
 @dataclass(frozen=True)
 class Config(a2c.Config):
     rollout_steps: int = 20  # of every environment, per update (section 4.1)
-    pixel_control: float | None = None  # weight, 0 = off; None = 0.05 where the world shows images, else off
+    pixel_control: float | None = None  # weight, 0 = off; None = 0.01 where the world shows images, else off
     reward_prediction: float = 1.0  # weight, 0 = off, as of the others
     value_replay: float = 1.0  # weight
     feature_control: float = 0.0  # weight
@@ -59,7 +61,7 @@ class Config(a2c.Config):
 
     def pixel_weight(self, spec: EnvSpec) -> float:
         if self.pixel_control is None:
-            return 0.05 if spec.observation.is_image else 0.0
+            return 0.01 if spec.observation.is_image else 0.0
         return self.pixel_control
 
 
