@@ -20,7 +20,7 @@ import pytest
 import torch
 from doubles import BatchNormAutoencoder, TinyDNC
 from playing import begin, steps_of
-from saccade.agents import a2c, a3c, make_agent
+from saccade.agents import a2c, a3c, make_agent, unreal
 from saccade.agents.parts.actor_learner import ActorLearner, among_others
 from saccade.agents.parts.shared_rmsprop import LAG_MOST, LAG_SUM, STEPS, UPDATES, Flat, Piece, Rules, SharedParameters
 from saccade.encoders import make_encoder
@@ -28,7 +28,8 @@ from saccade.encoders.base import Encoder, FeedForward
 from saccade.envs import make_env
 from saccade.envs.base import VectorEnv
 from saccade.envs.errors import UserError
-from saccade.training.asynchronous import MOST_STILLBORN, Foreman
+from saccade.training.arguments import parse_train
+from saccade.training.asynchronous import Foreman
 from saccade.training.evaluate import evaluate_run
 from saccade.training.plan import Plan, default_plan
 from saccade.training.trackers import SCORE, read_lines
@@ -168,6 +169,21 @@ def test_a_checkpoint_of_a2c_goes_on_as_a3c():
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
 
 
+def test_unreal_does_as_it_did_when_it_can_share():
+    found = []
+    for wrap in (lambda agent: agent, lambda agent: among_others(agent, "unreal")):
+        torch.manual_seed(1)
+        env = make_env("CartPole-v1", 2)
+        settings = unreal.Config(replay_capacity=200, learning_rate=0.01, max_gradient_norm=0.2)
+        agent = wrap(make_agent("unreal", env.spec, make_encoder("mlp", env.spec.observation), settings, seed=2))
+        torch.manual_seed(1)
+        played = list(steps_of(env, agent, begin(agent, env), 80))
+        assert any("loss/value_replay" in metrics for _, metrics in played)
+        found.append(agent.network.state_dict())
+    for ours, theirs in zip(found[0].values(), found[1].values(), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
 class UnitNorm(FeedForward):
     """Its own rule keeps the rows of its weight at length 1."""
 
@@ -240,6 +256,23 @@ def test_who_can_learn_with_others():
             among_others(made(name, config), name)
 
 
+def test_workers_on_the_command_line(tmp_path: Path):
+    plan = parse_train("a3c", ["--env", "CartPole-v1", "--workers", "2", "--num-envs", "4", "--memory", "lstm"]).plan
+    assert (plan.run.workers, plan.run.num_envs, plan.memory) == (2, 4, "lstm")
+    assert parse_train("a3c", []).plan.run.workers == 0
+    for words, message in (
+        (["--workers", "-1"], "workers must not be negative"),
+        (["--cluster", "auto"], "--workers 8"),
+        (["--wire", "float16"], "wire"),
+    ):
+        with pytest.raises(UserError, match=message):
+            parse_train("a3c", words)
+    plan = default_plan("dqn", "CartPole-v1")
+    with pytest.raises(UserError, match="dqn learns in one process: --workers is for a3c"):
+        train(dataclasses.replace(plan, run=dataclasses.replace(plan.run, workers=2)), tmp_path / "run", [])
+    assert not (tmp_path / "run").exists()
+
+
 # The main process, with workers that only say that they are there.
 
 
@@ -294,12 +327,12 @@ def test_a_worker_that_dies_is_replaced_with_another_seed(tmp_path: Path):
 
 
 def test_workers_that_die_as_soon_as_they_begin_end_the_run(tmp_path: Path):
-    boss, crew, _ = foreman(tmp_path, [[Ended(0, "killed by SIGKILL")]] * MOST_STILLBORN)
-    for _ in range(MOST_STILLBORN - 1):
+    boss, crew, _ = foreman(tmp_path, [[Ended(0, "killed by SIGKILL")]] * Crew.most_stillborn)
+    for _ in range(Crew.most_stillborn - 1):
         boss.attend(0)
     with pytest.raises(UserError, match=r"worker 0 died 3 times before its first update \(killed by SIGKILL\)"):
         boss.attend(0)
-    assert len(crew.jobs) == 2 + MOST_STILLBORN - 1
+    assert len(crew.jobs) == 2 + Crew.most_stillborn - 1
 
 
 def test_a_workers_mistake_is_one_line_and_a_file(tmp_path: Path):

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from .train import Going
 
 POLL_SECONDS = 0.1
-MOST_STILLBORN = 3  # workers that die one after the other in the same place, none of them after an update
 LOG_FILE = "workers.log"
 
 
@@ -77,9 +76,9 @@ class Foreman:
         index = ended.index
         has_worked = self.crew.tally()[index, UPDATES] > self._updates_at_start[index]
         self._stillborn[index] = 0 if has_worked else self._stillborn[index] + 1
-        if self._stillborn[index] >= MOST_STILLBORN:
+        if self._stillborn[index] >= self.crew.most_stillborn:
             raise UserError(
-                f"worker {index} died {MOST_STILLBORN} times before its first update ({ended.how}); "
+                f"worker {index} died {self.crew.most_stillborn} times before its first update ({ended.how}); "
                 "fewer --workers or --num-envs need less memory"
             )
         self.note(f"worker {index} died at step {self.steps():,} ({ended.how})" + "; another begins" * replace)

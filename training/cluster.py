@@ -26,7 +26,8 @@ from .encoder_use import FOLDER
 from .plan import CONFIG_FILE, Plan, RunConfig
 from .workers import Crew, Ended, Job, Message, Report, explain, users_own, work
 
-ANSWER_SECONDS = 60.0  # for the server to answer
+START_SECONDS = 900.0  # for the server to begin: an actor imports torch first
+ANSWER_SECONDS = 180.0  # for the server to answer; one that has died is known of at once
 Files = dict[str, bytes]  # by path inside a directory
 
 
@@ -146,12 +147,16 @@ class Worker:
                 plan = Plan.load(Path(folder), *users_own(Path(folder)))
                 work(here, plan, seat, lambda report: _ask(server.tell.remote(report)))
             except Exception as error:
+                if type(error).__module__.startswith("ray."):  # the network's fault: another may fare better
+                    return Ended(job.index, _first_line(error))
                 return explain(job, error)
         return Ended(job.index, "")
 
 
 class ClusterCrew(Crew):
     """Workers on a Ray cluster."""
+
+    most_stillborn = 20  # some may be sent to a node whose death is not known yet
 
     def __init__(self, shared: SharedParameters, run_config: RunConfig, directory: Path):
         """Raises UserError: Ray is not installed, or there is no such cluster."""
@@ -169,6 +174,7 @@ class ClusterCrew(Crew):
         self._running: dict[Any, tuple[Job, Any]] = {}  # by what it will return: a worker's job and its actor
         self._tally = np.zeros((run_config.workers, 4), np.int64)
         self._begun: set[int] = set()
+        self._ask("news", START_SECONDS)
         self._began = time.monotonic()
 
     def start(self, job: Job) -> None:
@@ -215,9 +221,9 @@ class ClusterCrew(Crew):
         self._running = {}
         self.ray.kill(self.server)
 
-    def _ask(self, question: str) -> Any:
+    def _ask(self, question: str, seconds: float = ANSWER_SECONDS) -> Any:
         try:
-            return _ask(getattr(self.server, question).remote())
+            return _ask(getattr(self.server, question).remote(), seconds)
         except self.ray.exceptions.RayError as error:
             raise UserError(
                 f"the cluster lost the parameters ({_first_line(error)}); the last checkpoint has them"
@@ -258,10 +264,10 @@ def write_files(directory: Path, files: Files) -> None:
         path.write_bytes(data)
 
 
-def _ask(reference: Any) -> Any:
+def _ask(reference: Any, seconds: float = ANSWER_SECONDS) -> Any:
     import ray
 
-    return ray.get(reference, timeout=ANSWER_SECONDS)
+    return ray.get(reference, timeout=seconds)
 
 
 def _first_line(error: Exception) -> str:

@@ -70,6 +70,8 @@ Message = Report | Ended
 class Crew(ABC):
     """The workers of a run, wherever they are."""
 
+    most_stillborn = 3  # that die one after the other in the same place, none of them after an update
+
     @abstractmethod
     def start(self, job: Job) -> None:
         """Begin a worker, perhaps in the place of one that has ended."""
