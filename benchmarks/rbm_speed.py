@@ -51,8 +51,9 @@ class Side(NamedTuple):
         """As they are now, in float32."""
         if isinstance(self.machine, rbm.Rbm):
             return self.machine.machine().to(torch.float32)
-        theirs = (self.machine.components_, self.machine.intercept_visible_, self.machine.intercept_hidden_)
-        return Machine(*(torch.from_numpy(np.asarray(part, np.float32)) for part in theirs))
+        names = ("components_", "intercept_visible_", "intercept_hidden_")
+        found = [torch.from_numpy(np.asarray(getattr(self.machine, name), np.float32)) for name in names]
+        return Machine(found[0], found[1], found[2])
 
 
 def our_side(split: Split, threads: int) -> tuple[Side, Compute]:

@@ -38,9 +38,9 @@ class Machine(NamedTuple):
 
     def to(self, dtype: torch.dtype) -> Machine:
         """The same in another floating-point type, cut off from gradients."""
-        parts = (self.weight, self.visible_bias, self.hidden_bias)
+        weight, visible_bias, hidden_bias = (part.detach().to(dtype) for part in self[:3])
         variance = None if self.log_variance is None else self.log_variance.detach().to(dtype)
-        return Machine(*(part.detach().to(dtype) for part in parts), self.visible, self.hidden, variance)
+        return Machine(weight, visible_bias, hidden_bias, self.visible, self.hidden, variance)
 
 
 def scaled(machine: Machine, v: Tensor) -> Tensor:
