@@ -88,13 +88,16 @@ def test_sizes_that_make_no_sense():
         make(attention=0)
 
 
-def test_what_is_looked_at_is_bright():
-    frame = np.full((6, 8, 3), 200, np.uint8)
-    drawn = gaze.draw(frame, np.array([[0.9, 0.1], [0.0, 0.0]], np.float32))
+def test_what_is_looked_at_glows_and_the_rest_is_dark():
+    frame = np.full((40, 80, 3), 200, np.uint8)
+    drawn = gaze.draw(frame, np.array([[0.6, 0.4], [0.0, 0.0]], np.float32))
     assert drawn.shape == frame.shape
     assert drawn.dtype == np.uint8
-    assert drawn[0, 0].tolist() == [200] * 3
+    # 0.6 of four places is 2.4 times an even share
+    glow = gaze.GLOW * (1 - 1 / 2.4)
+    assert drawn[0, 0].tolist() == pytest.approx([(1 - glow) * 200 + glow * c for c in gaze.COLOUR], abs=1)
     assert drawn[-1, -1].tolist() == [int(200 * gaze.DIM)] * 3
+    assert np.array_equal(gaze.draw(frame, np.full((2, 2), 0.25, np.float32)), frame)
     assert gaze.draw(frame, None) is frame
 
 

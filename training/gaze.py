@@ -11,6 +11,7 @@ from ..encoders.base import WithMemory
 from .loop import Position
 
 DIM = 0.35  # what is left of the brightness where nothing is looked at
+GLOW, COLOUR = 0.5, (255, 210, 90)  # so much of the colour at most, where more is looked at than elsewhere
 
 
 @torch.no_grad()
@@ -33,10 +34,13 @@ def shares(agent: Agent, position: Position) -> np.ndarray | None:
 
 
 def draw(frame: np.ndarray, found: np.ndarray | None) -> np.ndarray:
-    """`frame` uint8 `[H, W, 3]`, dark where nothing is looked at, as it is where most is; None: as it is."""
+    """`frame` uint8 `[H, W, 3]`, dark where shares `found` are below an even one, glowing where they are above; None:
+    as it is. A glance that is spread evenly changes nothing."""
     if found is None:
         return frame
     height, width = frame.shape[:2]
-    bright = Image.fromarray((found / found.max()).astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
-    light = DIM + (1 - DIM) * np.asarray(bright).clip(0, 1)
-    return (frame * light[:, :, None]).round().astype(np.uint8)
+    even = Image.fromarray((found * found.size).astype(np.float32)).resize((width, height), Image.Resampling.BILINEAR)
+    times = np.asarray(even)[:, :, None]  # an even share
+    light = DIM + (1 - DIM) * times.clip(0, 1)
+    glow = GLOW * (1 - 1 / times.clip(1))
+    return ((1 - glow) * light * frame + glow * np.array(COLOUR)).round().astype(np.uint8)

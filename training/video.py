@@ -1,6 +1,6 @@
 """An episode as people see it: MP4 where ffmpeg is at hand (extra `[video]`), else GIF.
 
-What an agent with attention does not look at is dark.
+Where an agent with attention looks glows, and the rest is dark.
 """
 
 from __future__ import annotations
