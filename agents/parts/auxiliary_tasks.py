@@ -61,7 +61,8 @@ class AuxiliaryTasks(nn.Module):
     def losses(self, window: Window, batch: Trajectory, features: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """(weighted sum, losses by name) of the tasks that asked for `window`."""
         features = features.float()  # heads and losses keep their precision, whatever the encoder computes in
-        total, found = features.new_zeros(()), {}
+        total = features.new_zeros(())
+        found: dict[str, Tensor] = {}
         for name, module in self.tasks.items():
             task = cast(AuxiliaryTask, module)
             if task.window == window:

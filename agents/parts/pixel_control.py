@@ -129,7 +129,8 @@ class PixelControl(AuxiliaryTask):
             )
         self.window, self.cell, self.discount = Window(steps), cell, discount
         self.channels = spec.observation.frame_shape[0]  # of the newest frame of a stack
-        self.q = GridQ(features, spec.action.count, grid_shape(*spec.observation.shape[1:], cell))
+        _, height, width = spec.observation.shape
+        self.q = GridQ(features, spec.action.count, grid_shape(height, width, cell))
 
     def losses(self, batch: Trajectory, features: Tensor) -> dict[str, Tensor]:
         reward = pixel_changes(batch.obs[:, :, -self.channels :], self.cell)
