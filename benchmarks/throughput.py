@@ -8,7 +8,7 @@ if __name__ == "__main__" and not __package__:
 import dataclasses
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from .parts.ours import Ours, breakdown
 from .parts.plan import BenchOptions
 from .parts.report import Report, Table, number
 
-kind = "steps per second with learning, against a peer by turns: DQN, A2C, PPO; where the time goes"
+kind = "DQN's steps per second with learning, against a peer by turns, and where the time goes"
 
 SLOWER = 0.10  # a build that has lost more than this share of its speed is flagged
 BREAKDOWN_SECONDS = 8.0
@@ -103,14 +103,19 @@ def _peer(task: str, threads: int) -> Advance:
 
 
 def measure(options: BenchOptions) -> Report:
-    """Time the chosen tasks; with `--against sb3` both sides take turns."""
+    """Time DQN on the chosen tasks; with `--against sb3` both sides take turns."""
+    return time_tasks(options, tuple(TASKS) if options.which == "both" else (options.which,))
+
+
+def time_tasks(options: BenchOptions, tasks: Sequence[str]) -> Report:
+    """Time `tasks`, keys of `TASKS` or of `POLICIES`, one after another."""
     if options.against == "sb3":
         peer_sb3.require_sb3()
     before = _read_earlier(options.compare) if options.compare is not None else None
     threads = options.threads or os.cpu_count() or 1
     data: dict[str, Any] = {"tasks": {}}
     tables: list[Table] = []
-    for task in TASKS if options.which == "both" else (options.which,):
+    for task in tasks:
         plan = task_plan(task, threads)
         sides = {"saccade": Elsewhere(_ours, task, threads)}
         if options.against == "sb3":
@@ -119,7 +124,7 @@ def measure(options: BenchOptions) -> Report:
             advance(_first_update(plan))
         speeds = alternate(sides, rounds=options.rounds, seconds=options.slice_seconds, title=task)
         parts, compute = sides["saccade"](0)
-        data["tasks"][task] = _task_json(plan, compute, speeds)
+        data["tasks"][task] = _task_json(task, plan, compute, speeds)
         tables.append(_speed_table(plan, speeds))
         if parts is not None:
             data["breakdown"] = parts
@@ -172,14 +177,14 @@ def _read_earlier(path: Path) -> dict[str, Any]:
         raise UserError(f"--compare {path}: not a throughput.json that this benchmark has written") from None
 
 
-def _task_json(plan: Plan, compute: str, speeds: dict[str, Speed]) -> dict[str, Any]:
+def _task_json(task: str, plan: Plan, compute: str, speeds: dict[str, Speed]) -> dict[str, Any]:
     sides: dict[str, Any] = {name: speed._asdict() for name, speed in speeds.items()}
     if "sb3" in speeds:
         sides["ratio"] = speeds["saccade"].median / speeds["sb3"].median
         sides["sb3_settings"] = (
             peer_policies.hyper_parameters(plan)
             if plan.agent in POLICIES
-            else peer_sb3.hyper_parameters(plan, 1, COLLECT.get(plan.env))
+            else peer_sb3.hyper_parameters(plan, 1, COLLECT.get(task))
         )
     settings = dataclasses.asdict(plan.agent_config)
     return sides | {"settings": settings, "num_envs": plan.run.num_envs, "compute": compute}

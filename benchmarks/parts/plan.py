@@ -22,7 +22,7 @@ class BenchOptions:
     steps: int | None = None  # environment steps of each run; None: the benchmark's own number
     out: Path | None = None  # runs and results go here; None: runs/bench/NAME and benchmarks/results of the checkout
     env: str | None = None  # representations: a world that shows images (None: pixels/CartPole-v1); scaling: any world
-    which: Literal["cartpole", "breakout", "both", "a2c", "ppo"] = "both"  # throughput: DQN's tasks; Breakout of others
+    which: Literal["cartpole", "breakout", "both"] = "both"  # throughput: which tasks to time
     rounds: int = 8  # throughput: slices of each side; the first is a warm-up and not counted
     slice_seconds: float = 7.0  # throughput: length of a slice
     compare: Path | None = None  # throughput: an earlier throughput.json; a build over 10 % slower is flagged
