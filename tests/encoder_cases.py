@@ -132,8 +132,10 @@ def total_loss(encoder: Encoder, head: nn.Linear, spec: ObservationSpec) -> Tens
     log_prob = head(features.flatten(2)).log_softmax(-1).gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
     loss = -(log_prob * batch.reward).mean()
     losses = list(encoder.auxiliary_losses(batch, features).values())
-    for part in encoder.modules():
-        if isinstance(part, Learner):
+    learners = [part for part in encoder.modules() if isinstance(part, Learner)]
+    inner = {id(part) for learner in learners for part in list(learner.modules())[1:]}  # a stack's own layers
+    for part in learners:
+        if id(part) not in inner:
             for stage in part.stages():
                 x = batch.obs[:-1].flatten(0, 1)
                 losses += stage.loss({"x": stage.input(x) if stage.input else x}).values()

@@ -1,0 +1,234 @@
+"""Deep belief network: restricted Boltzmann machines, each trained on the means of the one below it.
+
+Hinton, Osindero & Teh 2006 (Neural Computation 18, 1527) for the stack, its top that sees labels, and drawing from it;
+Hinton & Salakhutdinov 2006 (Science 313, 504) for its unrolling into a deep autoencoder. Layers learn as `rbm` does.
+
+Where the papers draw bits, the layers above the first read means, as Hinton's own programs do. There is no up-down
+pass: what is fine-tuned is fine-tuned by labels (`saccade fit`) or by reconstructions, with any optimiser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ..envs.errors import SpecError, UserError
+from ..envs.spec import ObservationSpec
+from . import rbm
+from .base import FeedForward, Group, Stage, Trajectory
+from .parts.coders import UnitScale, mean_losses, observed, require_numbers
+from .parts.stacks import Error, Level, Stack, check_error, reconstruction_error
+from .rbm import Rbm
+
+kind = "deep belief network: greedy machines; unrolled into an autoencoder; draws"
+
+Rule = Literal["sgd", "trainer"]
+Code = Literal["bernoulli", "gaussian"]
+Visible = Literal["auto", "bernoulli", "gaussian"]
+SAMPLING_STEPS = 200  # of Gibbs between the two highest layers
+
+
+@dataclass(frozen=True)
+class Config:
+    hidden: tuple[int, ...] = (500, 500)  # units of each layer, from the lowest
+    visible: Visible = "auto"  # auto: bernoulli where all elements are bounded, else gaussian
+    code: Code = "bernoulli"  # units of the highest layer; gaussian codes are linear
+    binarise: rbm.Binarise = "none"  # what the lowest layer reads of values in 0..1, as with `rbm`
+    method: Literal["cd", "pcd"] = "cd"
+    steps: int = 1  # of Gibbs per update
+    chains: int = 100  # pcd: fantasy particles of each layer
+    momentum: float = 0.0  # of the layers' gradients
+    l2: float = 0.0  # weight decay of the layers, by half the sum of W^2
+    gain: float | None = None  # times the trainer's rate, in layers between bits; None: as `rbm`
+    linear_gain: float | None = None  # the same in layers with Gaussian units
+    unroll: float = 0.0  # epochs of the unrolled autoencoder for each epoch of a layer; 0: there is none
+    loss: Error = "squared"  # of the unrolled autoencoder
+    rule: Rule = "sgd"  # trainer: no gains and plain steps, but what trains it chooses, as to fine-tune with Adam
+
+
+class Dbn(FeedForward):
+    """Several layers of features; the highest two are a density, which those below turn into observations."""
+
+    window = 1
+    unrolled: Tensor  # bool []: the autoencoder has been made of the layers, and is what observations pass through
+
+    def __init__(self, config: Config, spec: ObservationSpec):
+        super().__init__()
+        self.config, self.shape = config, spec.shape
+        self.layer_list = nn.ModuleList(_layers(config, spec))
+        self.scale = self.layers[0].scale
+        self.sigmoid = self.layers[0].sigmoid
+        self.feature_shape = (config.hidden[-1],)
+        self.net: Stack | None = _unrolled(config, spec) if config.unroll else None
+        self.register_buffer("unrolled", torch.zeros((), dtype=torch.bool))
+
+    @property
+    def layers(self) -> list[Rbm]:
+        """From the lowest to the highest."""
+        return [cast(Rbm, layer) for layer in self.layer_list]
+
+    def encode(self, x: Tensor) -> Tensor:
+        if self.net is not None and self.unrolled:
+            return self.net.encode(self.layers[0].read_visible(x, draws=False))
+        return self.means(x, len(self.layers))
+
+    def means(self, x: Tensor, layers: int) -> Tensor:
+        """Observations `[N, ...]` to means of the units of the highest of so many layers, float32 `[N, H]`."""
+        for layer in self.layers[:layers]:
+            x = layer.encode(x)
+        return x
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Features `[N, H]` to means of observations in unit scale, float32 `[N, *shape]`."""
+        if self.net is not None and self.unrolled:
+            return self._output(self.net.decode(code))
+        for layer in reversed(self.layers):
+            code = layer.decode(code)
+        return code
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Means all the way up and down: unit scale, float32 `[N, *shape]`."""
+        return self.decode(self.encode(x))
+
+    @torch.no_grad()
+    def sample(self, count: int, generator: torch.Generator | None = None, steps: int = SAMPLING_STEPS) -> Tensor:
+        """Means of observations, float32 `[count, *shape]` in unit scale, after Gibbs steps between the two highest
+        layers and one pass down that draws the bits of the others (Hinton et al. 2006, section 5)."""
+        mean = self.layers[-1].sample(count, generator, steps)
+        for layer in reversed(self.layers[:-1]):
+            mean = layer.decode(_drawn(mean, generator))
+        return mean
+
+    def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """All layers at once, each on the means of the one below: `layer 1`, ... as `Rbm.loss`, whose gradients stay
+        within their layer; once it is there, the autoencoder's `reconstruction` `[N]`, too."""
+        x, losses = batch["x"], dict[str, Tensor]()
+        for number, layer in enumerate(self.layers):
+            losses[f"layer {number + 1}"] = layer.loss({"x": x})["reconstruction"]
+            if number + 1 < len(self.layers):
+                with torch.no_grad():
+                    x = layer.encode(x)
+        return losses | (self.unrolled_loss(batch) if self.net is not None and self.unrolled else {})
+
+    def unrolled_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`reconstruction` `[N]` of the unrolled autoencoder."""
+        assert self.net is not None
+        target = self.layers[0].read_visible(batch["x"], draws=False)
+        logits = self.net.decode(self.net.encode(target))
+        return {"reconstruction": reconstruction_error(logits, target, self.config.loss, self.sigmoid)}
+
+    def stages(self) -> Sequence[Stage]:
+        stages = [
+            Stage(
+                f"layer {number + 1}",
+                list(layer.parameters()),
+                layer.loss,
+                input=partial(self.means, layers=number) if number else None,
+                monitor=layer.monitor,
+            )
+            for number, layer in enumerate(self.layers)
+        ]
+        if self.net is None:
+            return stages
+        stages[-1] = stages[-1]._replace(finish=self.unroll)
+        fine_tuning = Stage("unrolled", list(self.net.parameters()), self.unrolled_loss, epochs=self.config.unroll)
+        return [*stages, fine_tuning]
+
+    @torch.no_grad()
+    def unroll(self) -> None:
+        """Give the autoencoder the layers' weights, the same on the way up and down; observations pass through it from
+        now on. Without one, nothing."""
+        if self.net is None:
+            return
+        for level, layer in zip(self.net.levels, self.layers, strict=True):
+            assert level.down is not None
+            level.up.weight.copy_(layer.weight)
+            level.up.bias.copy_(layer.hidden_bias)
+            level.down.weight.copy_(layer.weight.T)
+            level.down.bias.copy_(layer.visible_bias)
+        self.unrolled.fill_(True)
+
+    def auxiliary_losses(self, batch: Trajectory, features: Tensor | None) -> dict[str, Tensor]:
+        x = observed(batch)
+        if len(x):
+            return mean_losses(self.loss({"x": x}))
+        return mean_losses({f"layer {n + 1}": 0 * layer.hidden_bias for n, layer in enumerate(self.layers)})
+
+    def parameter_groups(self) -> list[Group]:
+        if self.config.rule == "trainer":
+            return [Group("dbn", list(self.parameters()))]
+        groups = [
+            group._replace(name=f"layer {number + 1}")
+            for number, layer in enumerate(self.layers)
+            for group in layer.parameter_groups()
+        ]
+        return groups if self.net is None else [*groups, Group("unrolled", list(self.net.parameters()))]
+
+    def _output(self, logits: Tensor) -> Tensor:
+        mean = logits.sigmoid() if self.sigmoid else logits
+        return mean.float().unflatten(1, self.shape)
+
+
+def _layers(config: Config, spec: ObservationSpec) -> list[Rbm]:
+    layers = []
+    for number, units in enumerate(config.hidden):
+        visible = config.visible if number == 0 else "bernoulli"
+        code = config.code if number + 1 == len(config.hidden) else "bernoulli"
+        bounded = UnitScale(spec).bounded and visible != "gaussian"
+        own = rbm.Config(
+            hidden=units,
+            visible=visible,
+            hidden_units=code,
+            binarise="none" if number else config.binarise,
+            method=config.method,
+            steps=config.steps,
+            chains=config.chains,
+            momentum=config.momentum,
+            l2=config.l2,
+            gain=config.gain if bounded and code == "bernoulli" else config.linear_gain,
+        )
+        layers.append(rbm.build(own, spec))
+        spec = ObservationSpec((units,), low=0.0, high=1.0)
+    return layers
+
+
+def _unrolled(config: Config, spec: ObservationSpec) -> Stack:
+    sizes, last = (spec.size, *config.hidden), len(config.hidden) - 1
+    linear = config.code == "gaussian"
+    return Stack(
+        [
+            Level(sizes[number], units, "linear" if linear and number == last else "sigmoid")
+            for number, units in enumerate(config.hidden)
+        ]
+    )
+
+
+def _drawn(mean: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Bits of these probabilities."""
+    fits = generator is None or generator.device == mean.device
+    return torch.bernoulli(mean, generator=generator if fits else None)
+
+
+def build(config: Config, spec: ObservationSpec) -> Dbn:
+    """Raises SpecError for tokens and for bits from unbounded numbers, UserError for settings that make no sense."""
+    require_numbers(spec, "dbn")
+    choices = {"visible": get_args(Visible), "code": get_args(Code), "method": ("cd", "pcd"), "rule": get_args(Rule)}
+    for name, known in choices.items():
+        if getattr(config, name) not in known:
+            raise UserError(f"dbn: unknown {name} {getattr(config, name)!r}; known: {', '.join(known)}")
+    check_error(config.loss, "dbn")
+    if not config.hidden or min(config.hidden) < 1:
+        raise UserError(f"dbn: hidden must be one or more positive sizes, not {config.hidden}")
+    if config.unroll < 0:
+        raise UserError(f"dbn: unroll must not be negative, but is {config.unroll}")
+    bits = UnitScale(spec).bounded and config.visible != "gaussian"
+    if not bits and (config.visible == "bernoulli" or config.binarise != "none"):
+        raise SpecError(f"encoder 'dbn' makes bits only of bounded observations, not of {spec.describe()}")
+    if config.loss == "bernoulli" and config.unroll and not bits:
+        raise SpecError("encoder 'dbn' needs bits below for the Bernoulli loss; take squared")
+    return Dbn(config, spec)
