@@ -11,9 +11,10 @@ import pytest
 import torch
 from agent_cases import changed, snapshot
 from playing import begin, steps_of
-from saccade.agents import a2c, make_agent, unreal
-from saccade.agents.parts.auxiliary_tasks import Window, known_transitions, remember
+from saccade.agents import a2c, find_agent, make_agent, unreal
+from saccade.agents.parts.auxiliary_tasks import AuxiliaryTasks, ValueReplay, Window, known_transitions, remember
 from saccade.agents.parts.compute import Compute
+from saccade.agents.parts.pixel_control import PixelControl
 from saccade.encoders import find_encoder, make_encoder
 from saccade.encoders.base import Encoder, Inputs, WithMemory, remembered
 from saccade.envs import make_env
@@ -211,6 +212,30 @@ def test_encoders_may_compute_in_bfloat16():
     (metrics,) = play(agent, env, 7)
     assert all(np.isfinite(float(value)) for value in metrics.values())
     assert {name for name, _ in agent.network.named_parameters()} <= changed(agent.network, before)
+
+
+def test_a_q_agent_can_take_the_tasks():
+    """What its own replay gives is what they read."""
+    env = Dots()
+    settings = {"sequence_length": 5, "burn_in": 0, "n_step": 1, "replay_capacity": 300, "learning_starts": 10_000}
+    agent = make_agent("drqn", env.spec, with_memory(env), find_agent("drqn").Config(**settings))
+    play(agent, env, 30)
+    encoder, sequences = agent.network.encoder, agent.replay.sample(7, agent.initial_state(7))
+    tasks = AuxiliaryTasks(
+        {
+            "pixel_control": PixelControl(8, env.spec, 5),
+            "value_replay": ValueReplay(lambda features: agent.network.head(features).amax(-1), 5, 0.9),
+        },
+        {"pixel_control": 1.0, "value_replay": 1.0},
+    )
+    (window,) = tasks.windows()
+    total, losses = tasks.losses(
+        window, sequences.trajectory(slice(0, 5)), remember(encoder, sequences, sequences.inputs.obs)
+    )
+    total.backward()
+    assert list(losses) == ["pixel_control", "value_replay"]
+    parameters = (*tasks.parameters(), *encoder.parameters(), *agent.network.head.parameters())
+    assert all(p.grad is not None for p in parameters)
 
 
 @pytest.mark.parametrize(
