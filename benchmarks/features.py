@@ -78,7 +78,7 @@ LEARNERS = {
         "psd",
         25,
         words(
-            "--encoder.code 256 --encoder.sparsity 0.5 --encoder.depth 5 --encoder.direct 1 --encoder.iterations 15 "
+            "--encoder.code 256 --encoder.sparsity 0.5 --encoder.depth 2 --encoder.direct 5 --encoder.iterations 15 "
             "--batch-size 250 --learning-rate 3e-3 --schedule cosine"
         ),
     ),

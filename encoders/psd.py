@@ -6,8 +6,9 @@ Kavukcuoglu, Ranzato & LeCun 2008 (arXiv:1010.3467): with a dictionary D of unit
 
 and D and F descend the same energy at that z. The predictor F is g tanh(W x + b) or with a sigmoid, as there, or the
 unrolled iterations of Gregor & LeCun 2010 (ICML, "Learning fast approximations of sparse coding", equation 4), whose
-codes have exact zeros. Beyond the papers, the predictor may also descend the energy of its own codes (`direct`): a
-small error of a code can be a large one of the reconstruction. Inference is FISTA (Beck & Teboulle 2009, SIAM J.
+codes have exact zeros. Beyond the papers, both may also descend the energy at the predicted codes (`direct`): a small
+error of a code can be a large one of the reconstruction, and a dictionary can meet its predictor halfway. Inference is
+FISTA (Beck & Teboulle 2009, SIAM J.
 Imaging Sciences 2, 183, equations 4.1-4.3).
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, get_args
 
 import torch
@@ -25,7 +27,7 @@ from ..envs.errors import UserError
 from ..envs.spec import ObservationSpec
 from .base import FeedForward, Stage, Trajectory
 from .parts.coders import UnitScale, observed_losses, require_numbers
-from .parts.sparse_coding import fista, largest_curvature, shrink
+from .parts.sparse_coding import fista, largest_curvature, momenta, shrink
 
 kind = "predictive sparse decomposition: a dictionary, and a net that predicts its sparse codes"
 
@@ -38,7 +40,7 @@ class Config:
     code: int = 256  # columns of the dictionary
     sparsity: float = 0.5  # weight of the sum of absolute values of a code
     agreement: float = 1.0  # weight of the predictor's opinion while codes are inferred
-    direct: float = 0.0  # weight of the energy at the predicted codes, which the predictor then descends too
+    direct: float = 0.0  # weight of the energy at the predicted codes, which both then descend too
     predictor: PredictorName = "lista"  # tanh and sigmoid: one scaled layer; lista: unrolled shrinkage
     depth: int = 3  # lista: shrinkages after the first
     inference: Inference = "predict"  # how `encode` codes; fista: by minimising the energy without the predictor
@@ -60,28 +62,31 @@ class SquashPredictor(nn.Module):
 
 
 class ShrinkPredictor(nn.Module):
-    """z <- shrink(W x + S z, threshold), `depth` times after z = shrink(W x, threshold); begins as ISTA."""
+    """z <- shrink(W x + S y, threshold) from z = shrink(W x, threshold) on, where y = z + momentum (z - the z before).
+
+    It begins as `depth` + 1 iterations of FISTA from zero. Beyond Gregor & LeCun, whose y is z, each iteration has a
+    matrix S, thresholds and a momentum of its own: it costs no more time, and fewer iterations reach as far.
+    """
 
     def __init__(self, dictionary: Tensor, sparsity: float, depth: int):
-        """`dictionary`: `[D, K]`; the weights start as those of ISTA for it."""
+        """`dictionary`: `[D, K]`; the weights start as those of FISTA for it."""
         super().__init__()
         size, code = dictionary.shape
         curvature = largest_curvature(dictionary)
+        lateral = torch.eye(code) - 2 / curvature * dictionary.T @ dictionary
         self.inputs = nn.Linear(size, code, bias=False)
-        self.lateral = nn.Linear(code, code, bias=False) if depth else None
-        self.threshold = nn.Parameter(torch.full((code,), sparsity) / curvature)
-        self.depth = depth
+        self.laterals = nn.Parameter(lateral.expand(depth, -1, -1).clone())
+        self.thresholds = nn.Parameter(torch.full((depth + 1, code), sparsity) / curvature)
+        self.momenta = nn.Parameter(torch.tensor(list(islice(momenta(), depth))))
         with torch.no_grad():
             self.inputs.weight.copy_(2 / curvature * dictionary.T)
-            if self.lateral is not None:
-                self.lateral.weight.copy_(torch.eye(code) - 2 / curvature * dictionary.T @ dictionary)
 
     def forward(self, x: Tensor) -> Tensor:
         drive = self.inputs(x)
-        code = shrink(drive, self.threshold)
-        for _ in range(self.depth):
-            assert self.lateral is not None
-            code = shrink(drive + self.lateral(code), self.threshold)
+        code = before = shrink(drive, self.thresholds[0])
+        for lateral, threshold, momentum in zip(self.laterals, self.thresholds[1:], self.momenta, strict=True):
+            ahead = torch.lerp(before, code, 1 + momentum)
+            before, code = code, shrink(torch.addmm(drive, ahead, lateral), threshold)
         return code
 
 
@@ -141,7 +146,7 @@ class PredictiveSparse(FeedForward):
             "prediction": (code - predicted).square().sum(1),
         }
         if config.direct:
-            restored = (predicted @ self.dictionary.detach().T).float()
+            restored = (predicted @ self.dictionary.T).float()
             own = (x - restored).square().sum(1) + config.sparsity * predicted.abs().sum(1)
             losses["direct"] = config.direct * own
         return losses

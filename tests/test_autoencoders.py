@@ -254,10 +254,10 @@ def test_agreement_draws_codes_to_the_prediction():
     torch.testing.assert_close(code, sparse_coding.fista(both, wide, 0.6, 500), rtol=1e-3, atol=1e-3)
 
 
-def test_unrolled_shrinkage_begins_as_ista():
+def test_unrolled_shrinkage_begins_as_fista():
     x, dictionary = overcomplete()
     guess = psd.ShrinkPredictor(dictionary, 0.6, depth=4)(x)
-    torch.testing.assert_close(guess, sparse_coding.ista(x, dictionary, 0.6, 5), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(guess, sparse_coding.fista(x, dictionary, 0.6, 5), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("predictor", ["tanh", "sigmoid", "lista"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
+
 import torch
 from torch import Tensor
 
@@ -66,13 +69,20 @@ def fista(
     matrix = keep - 2 * step * (dictionary.T @ dictionary)
     drive = 2 * step * (x @ dictionary if target is None else x @ dictionary + agreement * target)
     code = ahead = _start(x, dictionary, start)
-    momentum = 1.0
-    for _ in range(iterations):
+    for momentum in islice(momenta(), iterations):
         new = shrink(torch.addmm(drive, ahead, matrix), step * sparsity)
-        following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-        ahead = new + (momentum - 1) / following * (new - code)
-        code, momentum = new, following
+        ahead = new + momentum * (new - code)
+        code = new
     return code
+
+
+def momenta() -> Iterator[float]:
+    """How far FISTA looks ahead after each iteration: 0, 0.28, 0.43, ... (Beck & Teboulle 2009, equations 4.2-4.3)."""
+    current = 1.0
+    while True:
+        following = (1 + (1 + 4 * current**2) ** 0.5) / 2
+        yield (current - 1) / following
+        current = following
 
 
 def _start(x: Tensor, dictionary: Tensor, start: Tensor | None) -> Tensor:
