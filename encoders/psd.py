@@ -8,8 +8,7 @@ and D and F descend the same energy at that z. The predictor F is g tanh(W x + b
 unrolled iterations of Gregor & LeCun 2010 (ICML, "Learning fast approximations of sparse coding", equation 4), whose
 codes have exact zeros. Beyond the papers, both may also descend the energy at the predicted codes (`direct`): a small
 error of a code can be a large one of the reconstruction, and a dictionary can meet its predictor halfway. Inference is
-FISTA (Beck & Teboulle 2009, SIAM J.
-Imaging Sciences 2, 183, equations 4.1-4.3).
+FISTA (Beck & Teboulle 2009, SIAM J. Imaging Sciences 2, 183, equations 4.1-4.3).
 """
 
 from __future__ import annotations
