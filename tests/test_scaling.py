@@ -15,7 +15,7 @@ from saccade.training.arguments import parse_train
 def test_all_sides_have_the_same_settings(env: str):
     plans = {}
     for run in scaling.runs(BenchOptions(env=env, seeds=1, threads=2)):
-        words = run.command(Path("unused"), 2)[3:]
+        words = run.command(Path("unused"), 2)[2:]
         assert words[:2] == ["saccade", "train"]
         plans[run.group] = parse_train(words[2], words[3:]).plan
     assert {name: plan.run.workers for name, plan in plans.items()} == {

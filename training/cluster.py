@@ -173,7 +173,8 @@ class ClusterCrew(Crew):
         self._worker = worker.options(num_cpus=1, max_restarts=0)
         self._running: dict[Any, tuple[Job, Any]] = {}  # by what it will return: a worker's job and its actor
         self._tally = np.zeros((run_config.workers, 4), np.int64)
-        self._begun: set[int] = set()
+        self._begun: set[int] = set()  # the seeds of workers that have found a place
+        self._dismissed: set[int] = set()  # and of those that were told not to look for one any more
         self._ask("news", START_SECONDS)
         self._began = time.monotonic()
 
@@ -189,7 +190,7 @@ class ClusterCrew(Crew):
             try:
                 found.append(self.ray.get(reference))
             except self.ray.exceptions.RayError as error:
-                found.append(Ended(job.index, _first_line(error)))
+                found.append(Ended(job.index, "" if job.seed in self._dismissed else _first_line(error)))
         news = self._ask("news")
         self._tally, self._begun = news.tally, news.begun
         return [*news.reports, *found]
@@ -206,6 +207,7 @@ class ClusterCrew(Crew):
         self._ask("stop")
         for job, actor in self._running.values():
             if job.seed not in self._begun:  # it waits for a place, in vain
+                self._dismissed.add(job.seed)
                 self.ray.kill(actor)
 
     def summary(self) -> dict[str, Any]:
