@@ -4,7 +4,8 @@ Hinton, Osindero & Teh 2006 (Neural Computation 18, 1527) for the stack, its top
 Hinton & Salakhutdinov 2006 (Science 313, 504) for its unrolling into a deep autoencoder. Layers learn as `rbm` does.
 
 Where the papers draw bits, the layers above the first read means, as Hinton's own programs do. There is no up-down
-pass: what is fine-tuned is fine-tuned by labels (`saccade fit`) or by reconstructions, with any optimiser.
+pass: what is fine-tuned is fine-tuned by labels (`saccade fit`) or by reconstructions, with any optimiser. With
+`labels` the highest layer is a `drbm`, whose label units stand beside the layer below it; features have them all off.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from torch import Tensor, nn
 
 from ..envs.errors import SpecError, UserError
 from ..envs.spec import ObservationSpec
-from . import rbm
+from . import drbm, rbm
 from .base import FeedForward, Group, Stage, Trajectory
+from .drbm import Drbm
 from .parts.coders import UnitScale, mean_losses, observed, require_numbers
 from .parts.stacks import Error, Level, Stack, check_error, reconstruction_error
 from .rbm import Rbm
@@ -31,6 +33,7 @@ Rule = Literal["sgd", "trainer"]
 Code = Literal["bernoulli", "gaussian"]
 Visible = Literal["auto", "bernoulli", "gaussian"]
 SAMPLING_STEPS = 200  # of Gibbs between the two highest layers
+BITS_GAIN = 20.0  # of a highest layer with labels, as `rbm`
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class Config:
     l2: float = 0.0  # weight decay of the layers, by half the sum of W^2
     gain: float | None = None  # times the trainer's rate, in layers between bits; None: as `rbm`
     linear_gain: float | None = None  # the same in layers with Gaussian units
+    labels: int = 0  # classes, whose units join what the highest layer reads; 0: none
+    discriminative: float = 0.0  # labels: weight of -log p(label | x) beside the joint density's 1, in that layer alone
     unroll: float = 0.0  # epochs of the unrolled autoencoder for each epoch of a layer; 0: there is none
     loss: Error = "squared"  # of the unrolled autoencoder
     rule: Rule = "sgd"  # trainer: no gains and plain steps, but what trains it chooses, as to fine-tune with Adam
@@ -68,9 +73,14 @@ class Dbn(FeedForward):
         self.register_buffer("unrolled", torch.zeros((), dtype=torch.bool))
 
     @property
-    def layers(self) -> list[Rbm]:
+    def layers(self) -> list[Rbm | Drbm]:
         """From the lowest to the highest."""
-        return [cast(Rbm, layer) for layer in self.layer_list]
+        return [cast("Rbm | Drbm", layer) for layer in self.layer_list]
+
+    @property
+    def top(self) -> Rbm | Drbm:
+        """The highest layer."""
+        return self.layers[-1]
 
     def encode(self, x: Tensor) -> Tensor:
         if self.net is not None and self.unrolled:
@@ -95,21 +105,43 @@ class Dbn(FeedForward):
         """Means all the way up and down: unit scale, float32 `[N, *shape]`."""
         return self.decode(self.encode(x))
 
+    def classify(self, x: Tensor) -> Tensor:
+        """log p(label | means of the layer below the highest), float32 `[N, labels]`, exact by the highest layer.
+
+        Raises:
+            UserError: it was made without labels.
+        """
+        return self._labelled_top().classify(self.means(x, len(self.layers) - 1))
+
     @torch.no_grad()
-    def sample(self, count: int, generator: torch.Generator | None = None, steps: int = SAMPLING_STEPS) -> Tensor:
+    def sample(
+        self,
+        count: int,
+        generator: torch.Generator | None = None,
+        steps: int = SAMPLING_STEPS,
+        label: Tensor | None = None,
+    ) -> Tensor:
         """Means of observations, float32 `[count, *shape]` in unit scale, after Gibbs steps between the two highest
-        layers and one pass down that draws the bits of the others (Hinton et al. 2006, section 5)."""
-        mean = self.layers[-1].sample(count, generator, steps)
+        layers and one pass down that draws the bits of the others (Hinton et al. 2006, section 5).
+
+        Args:
+            label: int64 `[count]`, clamped in the highest layer; UserError where it was made without labels.
+        """
+        if label is None:
+            mean = self.top.sample(count, generator, steps)
+        else:
+            mean = self._labelled_top().sample(count, generator, steps, label)
         for layer in reversed(self.layers[:-1]):
             mean = layer.decode(_drawn(mean, generator))
         return mean
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """All layers at once, each on the means of the one below: `layer 1`, ... as `Rbm.loss`, whose gradients stay
-        within their layer; once it is there, the autoencoder's `reconstruction` `[N]`, too."""
+        """All layers at once, each on the means of the one below: `layer_1_reconstruction`, ... as `Rbm.loss`, whose
+        gradients stay within their layer; once it is there, the autoencoder's `reconstruction` `[N]`, too."""
         x, losses = batch["x"], dict[str, Tensor]()
         for number, layer in enumerate(self.layers):
-            losses[f"layer {number + 1}"] = layer.loss({"x": x})["reconstruction"]
+            for name, value in layer.loss(batch | {"x": x}).items():
+                losses[f"layer_{number + 1}_{name}"] = value
             if number + 1 < len(self.layers):
                 with torch.no_grad():
                     x = layer.encode(x)
@@ -129,7 +161,7 @@ class Dbn(FeedForward):
                 list(layer.parameters()),
                 layer.loss,
                 input=partial(self.means, layers=number) if number else None,
-                monitor=layer.monitor,
+                monitor=layer.monitor if isinstance(layer, Rbm) else None,
             )
             for number, layer in enumerate(self.layers)
         ]
@@ -157,28 +189,39 @@ class Dbn(FeedForward):
         x = observed(batch)
         if len(x):
             return mean_losses(self.loss({"x": x}))
-        return mean_losses({f"layer {n + 1}": 0 * layer.hidden_bias for n, layer in enumerate(self.layers)})
+        return mean_losses({f"layer_{n + 1}": 0 * layer.hidden_bias for n, layer in enumerate(self.layers)})
 
     def parameter_groups(self) -> list[Group]:
         if self.config.rule == "trainer":
             return [Group("dbn", list(self.parameters()))]
-        groups = [
-            group._replace(name=f"layer {number + 1}")
-            for number, layer in enumerate(self.layers)
-            for group in layer.parameter_groups()
-        ]
+        groups = []
+        for number, layer in enumerate(self.layers):
+            (group,) = layer.parameter_groups()
+            if isinstance(layer, Drbm):
+                gain = BITS_GAIN if self.config.gain is None else self.config.gain
+                group = group._replace(learning_rate_factor=gain, optimizer="sgd")
+            groups.append(group._replace(name=f"layer {number + 1}"))
         return groups if self.net is None else [*groups, Group("unrolled", list(self.net.parameters()))]
+
+    def _labelled_top(self) -> Drbm:
+        if isinstance(self.top, Drbm):
+            return self.top
+        raise UserError("dbn: this one has no label units; pre-train it with --encoder.labels")
 
     def _output(self, logits: Tensor) -> Tensor:
         mean = logits.sigmoid() if self.sigmoid else logits
         return mean.float().unflatten(1, self.shape)
 
 
-def _layers(config: Config, spec: ObservationSpec) -> list[Rbm]:
-    layers = []
+def _layers(config: Config, spec: ObservationSpec) -> list[Rbm | Drbm]:
+    layers = list[Rbm | Drbm]()
     for number, units in enumerate(config.hidden):
+        is_top = number + 1 == len(config.hidden)
+        if is_top and config.labels:
+            layers.append(drbm.build(_labelled(config, units, number), spec))
+            break
         visible = config.visible if number == 0 else "bernoulli"
-        code = config.code if number + 1 == len(config.hidden) else "bernoulli"
+        code = config.code if is_top else "bernoulli"
         bounded = UnitScale(spec).bounded and visible != "gaussian"
         own = rbm.Config(
             hidden=units,
@@ -195,6 +238,22 @@ def _layers(config: Config, spec: ObservationSpec) -> list[Rbm]:
         layers.append(rbm.build(own, spec))
         spec = ObservationSpec((units,), low=0.0, high=1.0)
     return layers
+
+
+def _labelled(config: Config, units: int, number: int) -> drbm.Config:
+    """Of the highest layer, where it sees labels."""
+    return drbm.Config(
+        hidden=units,
+        classes=config.labels,
+        discriminative=config.discriminative,
+        generative=1.0,
+        unlabelled=1.0,
+        visible="bernoulli" if number else config.visible,
+        binarise="none" if number else config.binarise,
+        steps=config.steps,
+        l2=config.l2,
+        features="input",
+    )
 
 
 def _unrolled(config: Config, spec: ObservationSpec) -> Stack:
@@ -224,8 +283,10 @@ def build(config: Config, spec: ObservationSpec) -> Dbn:
     check_error(config.loss, "dbn")
     if not config.hidden or min(config.hidden) < 1:
         raise UserError(f"dbn: hidden must be one or more positive sizes, not {config.hidden}")
-    if config.unroll < 0:
-        raise UserError(f"dbn: unroll must not be negative, but is {config.unroll}")
+    if config.unroll < 0 or config.labels < 0:
+        raise UserError(f"dbn: unroll and labels must not be negative, but are {config.unroll} and {config.labels}")
+    if config.labels and (config.code != "bernoulli" or config.method != "cd" or config.momentum):
+        raise UserError("dbn: a highest layer with labels is of bits, by cd and without momentum; leave labels out")
     bits = UnitScale(spec).bounded and config.visible != "gaussian"
     if not bits and (config.visible == "bernoulli" or config.binarise != "none"):
         raise SpecError(f"encoder 'dbn' makes bits only of bounded observations, not of {spec.describe()}")
