@@ -11,7 +11,6 @@ from playing import begin, steps_of
 from saccade.agents import find_agent, list_agents, make_agent
 from saccade.agents.base import Agent
 from saccade.agents.dqn import DQN
-from saccade.agents.reinforce import Reinforce
 from saccade.encoders import make_encoder
 from saccade.encoders.base import Encoder, Inputs
 from saccade.envs import make_env
@@ -33,6 +32,10 @@ QUICK: dict[str, dict[str, Any]] = {  # settings to learn in a second or two; of
         "epsilon_decay_steps": 1000,
     },
     "reinforce": {"learning_rate": 5e-3, "episodes_per_update": 16},
+    "a2c": {"learning_rate": 5e-3},
+    "a3c": {"learning_rate": 5e-3},
+    "ppo": {"learning_rate": 5e-3, "rollout_steps": 16},
+    "unreal": {"learning_rate": 5e-3, "rollout_steps": 5, "sequence_length": 5, "replay_capacity": 2000},
 }
 WITHOUT_MEMORY = sorted({*list_agents()} - {"drqn"})  # of drqn see test_drqn_learning.py
 EVERY_AGENT = pytest.mark.parametrize("name", WITHOUT_MEMORY)
@@ -57,10 +60,10 @@ def score(agent: Agent, world: str, episodes: int = 200) -> float:
 def action_values(agent: Agent, observations: list[list[float]]) -> Tensor:
     """What `agent` thinks of `observations` `[N, ...]`: `[N, A]`, or `[N, 1]` where it judges observations only."""
     obs = torch.tensor(observations)
+    network: Any = agent.network
     if isinstance(agent, DQN):
-        return agent.network(obs)
-    assert isinstance(agent, Reinforce)
-    return agent.network.values(agent.network.encoder(Inputs(obs[None]))[0])[0, :, None]
+        return network(obs)
+    return network.values(network.encoder(Inputs(obs[None]))[0])[0, :, None]
 
 
 @EVERY_AGENT
