@@ -20,7 +20,7 @@ from saccade.envs.errors import UserError
 from saccade.training import cluster
 from saccade.training.cluster import Server, pack, read_files, unpack, write_files
 from saccade.training.train import train
-from test_asynchronous import At, small_plan
+from test_workers import At, small_plan
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own
 RULES = Rules((Piece(0, 4, "rmsprop", 0.1), Piece(4, 6, "sgd", 0.2)), 0.9, 0.01, 100)

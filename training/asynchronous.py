@@ -66,14 +66,14 @@ class Foreman:
                 if message.own:
                     self.agent.set_own({name: torch.from_numpy(array) for name, array in message.own.items()})
                 continue
-            self.alive.discard(message.index)
+            self.alive.discard(message.worker)
             if message.is_error:
-                raise UserError(f"worker {message.index} failed: {message.how}" + self._write_trace(message))
+                raise UserError(f"worker {message.worker} failed: {message.how}" + self._write_trace(message))
             if message.how:
                 self._mourn(message, replace)
 
     def _mourn(self, ended: Ended, replace: bool) -> None:
-        index = ended.index
+        index = ended.worker
         has_worked = self.crew.tally()[index, UPDATES] > self._updates_at_start[index]
         self._stillborn[index] = 0 if has_worked else self._stillborn[index] + 1
         if self._stillborn[index] >= self.crew.most_stillborn:
@@ -89,7 +89,7 @@ class Foreman:
     def _write_trace(self, ended: Ended) -> str:
         if not ended.trace:
             return ""
-        path = self.going.directory / f"worker-{ended.index}.txt"
+        path = self.going.directory / f"worker-{ended.worker}.txt"
         path.write_text(ended.trace, encoding="utf-8")
         return f" (see {path})"
 

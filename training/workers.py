@@ -19,7 +19,7 @@ from dataclasses import replace
 from multiprocessing import connection
 from multiprocessing.process import parent_process
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -40,7 +40,7 @@ PATIENCE_SECONDS = 20.0  # for a worker that was told to stop
 class Job(NamedTuple):
     """What one worker does. Plain values."""
 
-    index: int  # among the workers
+    worker: int  # among the workers
     seed: int  # of its worlds and its choices
     directory: str  # of the run, for its settings
     total_steps: int  # of the run, for schedules
@@ -50,7 +50,7 @@ class Job(NamedTuple):
 class Report(NamedTuple):
     """What a worker saw since its last report."""
 
-    index: int
+    worker: int
     metrics: dict[str, float]  # means
     own: dict[str, np.ndarray]  # the first worker's buffers as they are now; of the others {}
 
@@ -58,7 +58,7 @@ class Report(NamedTuple):
 class Ended(NamedTuple):
     """A worker is no more."""
 
-    index: int
+    worker: int
     how: str  # "" if it was to end; else why, in a few words
     is_error: bool = False  # a mistake that another worker would make, too
     trace: str = ""  # where in the code, if it is one of ours
@@ -124,11 +124,11 @@ def work(job: Job, plan: Plan, seat: Callable[[ActorLearner], Seat], tell: Calla
         agent.set_own({name: torch.from_numpy(array) for name, array in job.own.items()})
         agent.sit(seat(agent))
         statistics, meter = EpisodeStatistics(env.spec.num_envs), Meter()
-        buffers = bool(agent.own()) and job.index == 0
+        buffers = bool(agent.own()) and job.worker == 0
         schedules = [buffer for name, buffer in agent.network.named_buffers() if name.split(".")[-1] == "progress"]
 
         def report() -> bool:
-            return tell(Report(job.index, meter.read(), own_arrays(agent) if buffers else {}))
+            return tell(Report(job.worker, meter.read(), own_arrays(agent) if buffers else {}))
 
         reported = time.monotonic()
         for step, metrics in run(env, agent, Position.begin(env, agent, env.reset(job.seed))):
@@ -163,22 +163,23 @@ class LocalCrew(Crew):
     def start(self, job: Job) -> None:
         here, there = self._context.Pipe(duplex=False)
         # not daemonic: a worker may have processes for its worlds; `close`, and the workers themselves, end them
-        process = self._context.Process(target=_serve, args=(job, self.shared, there), name=f"worker {job.index}")
+        process = self._context.Process(target=_serve, args=(job, self.shared, there), name=f"worker {job.worker}")
         with _signals_blocked():  # Ctrl-C in a terminal reaches all; it is for this process, which tells the workers
             process.start()
         there.close()
-        self._processes[job.index], self._pipes[job.index] = process, here
-        self._last.pop(job.index, None)
+        self._processes[job.worker], self._pipes[job.worker] = process, here
+        self._last.pop(job.worker, None)
 
     def listen(self, seconds: float) -> list[Message]:
         if not self._pipes:
             return []
         found: list[Message] = []
         index_of = {pipe: index for index, pipe in self._pipes.items()}
-        for pipe in connection.wait(list(index_of), seconds):
-            index = index_of[pipe]  # type: ignore[index]
+        for ready in connection.wait(list(index_of), seconds):
+            pipe = cast(connection.Connection, ready)
+            index = index_of[pipe]
             try:
-                message = pipe.recv()  # type: ignore[union-attr]
+                message = pipe.recv()
             except (EOFError, OSError):
                 found.append(self._bury(index))
                 continue
@@ -231,8 +232,8 @@ def _serve(job: Job, shared: SharedParameters, pipe: connection.Connection) -> N
 
     try:
         directory = Path(job.directory)
-        work(job, Plan.load(directory, *users_own(directory)), lambda agent: shared.seat(job.index), tell)
-        tell(Ended(job.index, ""))
+        work(job, Plan.load(directory, *users_own(directory)), lambda agent: shared.seat(job.worker), tell)
+        tell(Ended(job.worker, ""))
     except (BrokenPipeError, ConnectionResetError):
         pass  # nobody listens any more
     except Exception as error:
@@ -249,9 +250,9 @@ def users_own(directory: Path) -> list[str]:
 def explain(job: Job, error: Exception) -> Ended:
     """What a worker's mistake was."""
     if isinstance(error, UserError):
-        return Ended(job.index, str(error), is_error=True)
+        return Ended(job.worker, str(error), is_error=True)
     trace = "".join(traceback.format_exception(error))
-    return Ended(job.index, f"{type(error).__name__}: {error}", is_error=True, trace=trace)
+    return Ended(job.worker, f"{type(error).__name__}: {error}", is_error=True, trace=trace)
 
 
 def _end_with_parent() -> None:

@@ -22,11 +22,12 @@ class Gradients(Protocol):
     """What an agent must offer to learn with others: gradients apart from their application."""
 
     config: Any  # with rmsprop_decay, optimizer_epsilon and learning_rate_decay_steps
-    network: nn.Module
     device: str
     optimisers: Optimisers  # RMSProp, and SGD where the encoder asks for it
     steps: int
 
+    @property
+    def network(self) -> nn.Module: ...
     def initial_state(self, batch_size: int) -> State: ...
     def act(self, inputs: Inputs, state: State, reset: Tensor | None, *, explore: bool) -> Action: ...
     def observe(self, step: Step) -> None: ...
