@@ -72,7 +72,8 @@ LEARNERS = {
         "sparse",
         30,
         words(
-            "--encoder.code 1000 --encoder.k 40 --encoder.k-start 120 --batch-size 250 --learning-rate 1e-3 --schedule cosine"
+            "--encoder.code 1000 --encoder.k 40 --encoder.k-start 120 --batch-size 250 --learning-rate 1e-3 "
+            "--schedule cosine"
         ),
     ),
     "psd": Setting(
@@ -118,8 +119,8 @@ def measure(options: BenchOptions) -> Report:
         "Errors of the 10,000 test images, in per cent. Fine-tuned: `saccade fit` goes on from all levels with a new "
         "linear layer; its smoothed labels were chosen on the validation images, by which both erred less (1.1 and 1.2 "
         "% against 1.3 and 1.4 %), after the test errors without had been seen (1.55 and 1.63 %). Logistic: on codes "
-        "with 3 k active units, penalty and k (25, 40, 70) chosen on the 5,000 validation images; with 25, the paper's, the "
-        "test error was 1.81 %.",
+        "with 3 k active units, penalty and k (25, 40, 70) chosen on the 5,000 validation images; with 25, as in the "
+        "paper, the test error was 1.81 %.",
         "Sparse codes: FISTA minimises the energy over the same dictionary with the weight of sparsity at which its "
         "codes are as sparse as the predicted ones, by either measure. Squared error per test image. FISTA is timed at "
         f"the fewest iterations of {', '.join(map(str, ITERATIONS))} whose energy is within 1 % of the last one's.",
