@@ -45,9 +45,9 @@ def succeed(*arguments: str, cwd: Path, pythonpath: Path | None = None) -> str:
 
 def test_the_wheel_holds_every_module_under_its_own_name(checkout: Path, wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
-    modules = {path.relative_to(checkout) for path in checkout.glob("**/*.py")}
+    modules = {path.relative_to(checkout) for kind in ("py", "cpp") for path in checkout.glob(f"**/*.{kind}")}
     expected = {f"saccade/{path.as_posix()}" for path in modules if path.parts[0] not in (*NOT_PACKAGED, "build")}
-    assert {"saccade/__init__.py", "saccade/envs/base.py", "saccade/agents/parts/compute.py"} <= expected
+    assert {"saccade/__init__.py", "saccade/envs/base.py", "saccade/encoders/parts/bits.cpp"} <= expected
     metadata = f"saccade-{saccade.__version__}.dist-info/"
     assert {name for name in names if not name.startswith(metadata)} == expected
 

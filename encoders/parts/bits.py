@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from . import native
-from .bits_source import SOURCE
 
+SOURCE = native.read("bits.cpp")
 LEAST = 2048  # elements that are worth a call
 
 

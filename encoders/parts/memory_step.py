@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import addressing, native
-from .step_source import SOURCE
 
 _FLOORS = ("NORM_FLOOR", "USAGE_FLOOR", "LINK_FLOOR")
-DEFINED = "".join(f"#define {name} {getattr(addressing, name)}\n" for name in _FLOORS)
+_DEFINED = "".join(f"#define {name} {getattr(addressing, name)}\n" for name in _FLOORS)
+SOURCE = _DEFINED + native.read("dnc_links.cpp", "dnc_memory.cpp", "dnc_step.cpp")
 
 
 class Sizes(NamedTuple):
@@ -33,7 +33,7 @@ class Sizes(NamedTuple):
 
 def native_step(*tensors: Tensor) -> ctypes.CDLL | None:
     """The compiled step, where it serves such tensors and there is a compiler."""
-    return native.load(DEFINED + SOURCE) if native.serves(*tensors) else None
+    return native.load(SOURCE) if native.serves(*tensors) else None
 
 
 def memory_step(library: ctypes.CDLL, vector: Tensor, state: tuple[Tensor, ...], switches: int) -> tuple[Tensor, ...]:

@@ -54,6 +54,11 @@ def load(source: str) -> ctypes.CDLL | None:
         return None
 
 
+def read(*names: str) -> str:
+    """The sources of these files of this folder, one behind the other."""
+    return "\n".join(Path(__file__).with_name(name).read_text(encoding="utf-8") for name in names)
+
+
 def pointers(tensors: Sequence[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
     """Of the first elements of contiguous tensors; null for None."""
     return (ctypes.c_void_p * len(tensors))(*(None if tensor is None else tensor.data_ptr() for tensor in tensors))

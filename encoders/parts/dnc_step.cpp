@@ -1,10 +1,6 @@
-"""The C++ of one whole step of the DNC's memory for every row of the batch, and of its gradient (see `memory_step`)."""
+// One whole step of the DNC's memory for every row of the batch, and its gradient (see memory_step.py). Follows
+// dnc_memory.cpp.
 
-from .memory_source import SOURCE as PARTS
-
-SOURCE = (
-    PARTS
-    + r"""
 template <typename Real>
 struct State {  // of one row
   Real *memory, *usage, *precedence, *write, *links, *read;
@@ -182,5 +178,3 @@ extern "C" void dnc_step(void** tensors, int64_t rows, int64_t heads, int64_t sl
   if (bytes == 4) all_rows<float>(tensors, at, rows, threads, forward);
   else all_rows<double>(tensors, at, rows, threads, forward);
 }
-"""
-)

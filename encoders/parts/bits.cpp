@@ -1,10 +1,8 @@
-"""The C++ of drawing bits: sigmoid, a random number and the comparison in one pass (see `bits`).
+// Drawing bits: sigmoid, a random number and the comparison in one pass (see bits.py).
+//
+// Philox4x32-7 (Salmon et al. 2011, SC, section 3.3; seven rounds pass all of BigCrush): random numbers are a function of
+// a key and of where they stand, so that they come sixteen at a time and do not depend on the number of threads.
 
-Philox4x32-7 (Salmon et al. 2011, SC, section 3.3; seven rounds pass all of BigCrush): random numbers are a function of
-a key and of where they stand, so that they come sixteen at a time and do not depend on the number of threads.
-"""
-
-SOURCE = r"""
 #pragma GCC optimize("no-trapping-math")  // or comparisons would keep the loops from being vectorised
 #include <algorithm>
 #include <cstdint>
@@ -22,7 +20,7 @@ static inline void philox(uint32_t place, uint32_t place_high, uint32_t k0, uint
   *r0 = c0, *r1 = c1, *r2 = c2, *r3 = c3;
 }
 
-// 1 / (1 + exp(-a)), right to 2e-7
+// 1 / (1 + exp(-a)), right to 2e-7; the polynomial has the coefficients of Cephes' expf (Moshier 1992)
 static inline float sigmoid(float a) {
   float x = std::min(std::max(-a, -87.0f), 87.0f);
   const float scaled = x * 1.44269504f;
@@ -69,4 +67,3 @@ extern "C" void saccade_bits(const float* a, float* mean, float* bits, int64_t n
     }
   }
 }
-"""

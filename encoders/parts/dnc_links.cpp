@@ -1,10 +1,8 @@
-"""The C++ of a step of the DNC's links, and of its gradient: `memory_source` calls both, a row of the batch at a time.
+// A step of the DNC's links, and its gradient: dnc_memory.cpp calls both, a row of the batch at a time.
+//
+// A row's links (256 kB at 256 slots) stay in the second-level cache, and four heads are read at a time, so that a number
+// of the links is loaded once for all of them.
 
-A row's links (256 kB at 256 slots) stay in the second-level cache, and four heads are read at a time, so that a number
-of the links is loaded once for all of them.
-"""
-
-SOURCE = r"""
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -126,4 +124,3 @@ static void gradient(const Real* links, const Real* write, const Real* precedenc
   }
   for (int64_t j = 0; j < slots; j++) d_write[j] -= down[j];
 }
-"""

@@ -1,13 +1,8 @@
-"""The C++ of one step of the DNC's memory, and of its gradient: `addressing` and `DNC.parse`, loop by loop.
+// The parts of one step of the DNC's memory, and of its gradient, loop by loop: `addressing` and `DNC.parse` in Python.
+//
+// A row of the batch at a time. What the gradient needs and what is not the links is left on a tape. NORM_FLOOR,
+// USAGE_FLOOR and LINK_FLOOR are those of `addressing`. Follows dnc_links.cpp.
 
-A row of the batch at a time. What the gradient needs and what is not the links is left on a tape.
-"""
-
-from .links_source import SOURCE as LINKS
-
-SOURCE = (
-    LINKS
-    + r"""
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -203,5 +198,3 @@ static Real sharpen_gradient(const Real* from, Real power, const Real* to, Real*
   }
   return by_power;
 }
-"""
-)
