@@ -148,13 +148,14 @@ def default_plan(
         use = EncoderUse("finetune")
     elif chosen is not None and chosen.encoder == encoder:
         encoder_config = find_encoder(encoder).Config(**chosen.encoder_config)
-    memory = memory or (chosen and chosen.memory)
+    if memory is None and chosen is not None:
+        memory = chosen.memory
     memory_config = None
     if memory == "none":
         memory = None
     elif memory is not None:
-        fits = chosen is not None and chosen.memory == memory
-        memory_config = find_encoder(memory, user=False).Config(**(chosen.memory_config if chosen and fits else {}))
+        settings = chosen.memory_config if chosen is not None and chosen.memory == memory else {}
+        memory_config = find_encoder(memory, user=False).Config(**settings)
     return Plan(
         agent,
         env,

@@ -75,7 +75,8 @@ class Rollout(NamedTuple):
         def pick(x: Tensor) -> Tensor:
             return x.index_select(1, index)
 
-        picked = {name: pick(x) for name, x in self._asdict().items() if isinstance(x, Tensor) and name != "next_value"}
+        fields = self._asdict().items()
+        picked: dict[str, Any] = {n: pick(x) for n, x in fields if isinstance(x, Tensor) and n != "next_value"}
         return self._replace(
             **picked,
             state=tuple(leaf[index] for leaf in self.state),
@@ -98,7 +99,7 @@ class Rollout(NamedTuple):
 
         last = ("obs", "reset", "last_action", "last_reward")
         fields = self._asdict().items()
-        picked = {
+        picked: dict[str, Any] = {
             name: (pick_both if with_next and name in last else pick)(x)
             for name, x in fields
             if isinstance(x, Tensor) and name not in ("next_value", "mask")
