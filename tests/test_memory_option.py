@@ -102,6 +102,13 @@ def test_what_makes_no_sense_is_refused(words: list[str], message: str):
         build(parse_train("reinforce", ["--env", "diagnostic/recall", "--memory", "lstm", *words]).plan)
 
 
+def test_a_preset_may_bring_a_memory():
+    plan = default_plan("unreal", "maze/5")
+    assert (plan.memory, plan.memory_config.hidden, plan.encoder_use.memory_reads_last) == ("lstm", 256, True)
+    assert default_plan("unreal", "maze/5", memory="gru").memory == "gru"
+    assert not default_plan("unreal", "maze/5", memory="none").encoder_use.memory_reads_last
+
+
 def test_a_run_does_not_go_on_with_another_memory(tmp_path: Path):
     train(plan_of("--steps", "8", "--evaluate-episodes", "0"), tmp_path / "run", [])
     with pytest.raises(UserError, match="has memory 'lstm', not 'gru'"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -154,6 +154,7 @@ def default_plan(
     if memory == "none":
         memory = None
     elif memory is not None:
+        use = replace(use, memory_reads_last=chosen is not None and chosen.memory_reads_last)
         settings = chosen.memory_config if chosen is not None and chosen.memory == memory else {}
         memory_config = find_encoder(memory, user=False).Config(**settings)
     return Plan(
