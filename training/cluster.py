@@ -204,7 +204,7 @@ class ClusterCrew(Crew):
             try:
                 found.append(self.ray.get(reference))
             except self.ray.exceptions.RayError as error:
-                found.append(Ended(job.worker, "" if job.seed in self._dismissed else _first_line(error)))
+                found.append(Ended(job.worker, "" if job.seed in self._dismissed else _loss(error)))
         news = self._ask("news")
         self._tally, self._begun = news.tally, news.begun
         return [*news.reports, *found]
@@ -284,6 +284,11 @@ def _ask(reference: Any, seconds: float = ANSWER_SECONDS) -> Any:
     import ray
 
     return ray.get(reference, timeout=seconds)
+
+
+def _loss(error: Exception) -> str:
+    """Why a worker is gone, short; Ray's own words go on for lines."""
+    return f"its process or its node is gone: {_first_line(error).split(': ')[0]}"
 
 
 def _first_line(error: Exception) -> str:
