@@ -22,7 +22,7 @@ from ..encoders.psd import PredictiveSparse
 from ..envs.spec import ObservationSpec
 from ..training.bundle import FOLDER
 from ..training.grids import grid, shown
-from ..training.probing.logistic import Preconditioner, Scale, choose_logistic
+from ..training.probing.logistic import Preconditioner, Scale, choose_logistic, fit_logistic
 from .parts.learners import (
     Setting,
     by_setting,
@@ -119,8 +119,8 @@ def measure(options: BenchOptions) -> Report:
         "Errors of the 10,000 test images, in per cent. Fine-tuned: `saccade fit` goes on from all levels with a new "
         "linear layer; its smoothed labels were chosen on the validation images, by which both erred less (1.1 and 1.2 "
         "% against 1.3 and 1.4 %), after the test errors without had been seen (1.55 and 1.63 %). Logistic: on codes "
-        "with 3 k active units, penalty and k (25, 40, 70) chosen on the 5,000 validation images; with 25, as in the "
-        "paper, the test error was 1.81 %.",
+        "with 3 k active units, penalty and k (25, 40, 70) chosen on the 5,000 validation images, which "
+        "are then learned, too; with 25, as in the paper, and without these the test error was 1.81 %, with 40 1.77 %.",
         "Sparse codes: FISTA minimises the energy over the same dictionary with the weight of sparsity at which its "
         "codes are as sparse as the predicted ones, by either measure. Squared error per test image. FISTA is timed at "
         f"the fewest iterations of {', '.join(map(str, ITERATIONS))} whose energy is within 1 % of the last one's.",
@@ -156,16 +156,20 @@ def _test_errors(outcomes: Sequence[Outcome]) -> list[float]:
 
 
 def logistic_error(outcome: Outcome, dataset: Dataset) -> float:
-    """Test error in per cent of logistic regression on a learner's codes."""
+    """Test error in per cent of logistic regression on a learner's codes.
+
+    The penalty is chosen on the validation images, and then all 60,000 images are learned with it.
+    """
     encoder = encoder_of(outcome)
     x = {name: codes(encoder, getattr(dataset, name).x) for name in ("train", "validation", "test")}
-    scale = Scale.of(x["train"])
+    scale, classes = Scale.of(x["train"]), len(dataset.classes)
     x = {name: scale(value) for name, value in x.items()}
-    validation = (x["validation"], dataset.validation.label)
-    chosen = choose_logistic(
-        x["train"], dataset.train.label, validation, len(dataset.classes), Preconditioner.of(x["train"])
-    )
-    return 100 * (1 - chosen.model.accuracy(x["test"], dataset.test.label))
+    train, validation = (x["train"], dataset.train.label), (x["validation"], dataset.validation.label)
+    conditioner = Preconditioner.of(x["train"])
+    chosen = choose_logistic(*train, validation, classes, conditioner)
+    images, labels = (torch.cat(both) for both in zip(train, validation, strict=True))
+    model = fit_logistic(images, labels, classes, chosen.penalty, chosen.model, conditioner)
+    return 100 * (1 - model.accuracy(x["test"], dataset.test.label))
 
 
 def _error_table(errors: Mapping[str, list[float]], done: Mapping[str, list[Outcome]]) -> Table:
