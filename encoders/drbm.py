@@ -134,7 +134,8 @@ class Drbm(FeedForward):
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """`classification` `[N]`, the weighted -log p(y | x), 0 without a label; and `reconstruction`, a scalar: its
-        value is the squared error after one step, its gradient that of contrastive divergence on the joint density.
+        value is the squared error after one step, its gradient that of contrastive divergence on the joint density,
+        both times their weight.
 
         Raises:
             UserError: a label beyond `classes`.
@@ -164,7 +165,7 @@ class Drbm(FeedForward):
 
     @torch.no_grad()
     def _generative(self, v: Tensor, label: Tensor, posterior: Tensor | None) -> tuple[Tensor, JointGradient]:
-        """The first step's error, and the weighted gradient of contrastive divergence."""
+        """The first step's error times the mean weight, and the weighted gradient of contrastive divergence."""
         with torch.autocast(v.device.type, enabled=False):
             model, known = self.labelled(), label >= 0
             v = v.to(self.weight.dtype)
@@ -174,8 +175,9 @@ class Drbm(FeedForward):
                 y = torch.where(known.unsqueeze(1), y, draw_class(scores))
             went = joint_walk(model, v, y, self.config.steps)
             h = UNITS[model.machine.hidden].mean(hidden_given(model, went.v, went.y))
-            weights = torch.where(known, *v.new_tensor([self.config.generative, self.config.unlabelled]))
-            return went.error, joint_contrast((v, y, went.hidden), (went.v, went.y, h), weights)
+            weights = v.new_tensor([self.config.unlabelled, self.config.generative])[known.long()]
+            error = went.error * weights.sum() / max(len(v), 1)
+            return error, joint_contrast((v, y, went.hidden), (went.v, went.y, h), weights)
 
     def _units(self, label: Tensor, like: Tensor) -> Tensor:
         return F.one_hot(label.to(like.device), self.config.classes).to(like.dtype)
