@@ -133,8 +133,8 @@ def _report(
         f"{STORED:,} test reviews, the first {queries:,} of which are searched for among the others; relevant: of the "
         "same opinion, which chance meets in half. Mean precision over the queries at each recall. Codes: a bag of "
         f"{WORDS:,} words as 0 and 1, {options.steps or EPOCHS} epochs over the 22,500 training reviews, cut at 1/2, "
-        "compared by Hamming distance; TF-IDF: scikit-learn's, cosine, from counts. Neighbourhood components have seen the labels "
-        "of the training reviews; the others have not.",
+        "compared by Hamming distance; TF-IDF: scikit-learn's, cosine, from counts. Neighbourhood components have seen "
+        "the labels of the training reviews; the others have not.",
         f"To reach: above TF-IDF's precision at every recall up to {MUST:g}.",
         *(f"{name}: {'above' if good else 'not above'} both TF-IDFs there." for name, good in ahead.items()),
         f"{queries:,} searches, ranking all {STORED:,} included, took {seconds:.1f} s.",

@@ -26,7 +26,7 @@ def test_few_patterns_are_held_and_many_are_not():
     assert held < 0.3
     basin = classical.basins(200, [0.05], 0)[0]
     assert basin[:4].min() == 1.0  # up to 15 per cent
-    assert basin[-1] < 0.5
+    assert basin[-1] < 0.8  # ten patterns, nearly half of the units flipped
 
 
 class Stored:
