@@ -3,6 +3,8 @@
 Salakhutdinov & Hinton 2009 (AISTATS): greedy machines in which what will be read from two sides is counted twice
 (section 3.1), then all layers together by mean field for the data and persistent chains for the model (section 2).
 
+The file is not called dbm, as the machine is: the standard library has a module of that name.
+
 The paper takes mean-field rounds until they settle; here their number is fixed. Its classifier reads the observation
 beside the means; here all layers' means may be the features, and `saccade fit` trains through the rounds.
 """
@@ -172,8 +174,10 @@ class Dbm(FeedForward):
 
     def parameter_groups(self) -> list[Group]:
         if self.config.rule == "trainer":
-            return [Group("dbm", list(self.parameters()))]
-        return [Group("dbm", list(self.parameters()), learning_rate_factor=self.config.gain, optimizer="sgd")]
+            return [Group("deep_boltzmann", list(self.parameters()))]
+        return [
+            Group("deep_boltzmann", list(self.parameters()), learning_rate_factor=self.config.gain, optimizer="sgd")
+        ]
 
     def _pass_up(self, x: Tensor, layers: int) -> Tensor:
         """Means of a layer while there is none above it: each reads the one below, twice."""
@@ -185,19 +189,23 @@ class Dbm(FeedForward):
 
 def build(config: Config, spec: ObservationSpec) -> Dbm:
     """Raises SpecError for tokens and unbounded numbers, UserError for settings that make no sense."""
-    require_numbers(spec, "dbm")
+    require_numbers(spec, "deep_boltzmann")
     if not UnitScale(spec).bounded:
-        raise SpecError(f"encoder 'dbm' makes bits only of bounded observations, not of {spec.describe()}; try dbn")
+        raise SpecError(
+            f"encoder 'deep_boltzmann' makes bits only of bounded observations, not of {spec.describe()}; try dbn"
+        )
     choices = {"binarise": get_args(Binarise), "features": get_args(Features), "rule": get_args(Rule)}
     for name, known in choices.items():
         if getattr(config, name) not in known:
-            raise UserError(f"dbm: unknown {name} {getattr(config, name)!r}; known: {', '.join(known)}")
+            raise UserError(f"deep_boltzmann: unknown {name} {getattr(config, name)!r}; known: {', '.join(known)}")
     if len(config.hidden) < 2 or min(config.hidden) < 1:
-        raise UserError(f"dbm: hidden must be two or more positive sizes, not {config.hidden}; one layer is an rbm")
+        raise UserError(
+            f"deep_boltzmann: hidden must be two or more positive sizes, not {config.hidden}; one layer is an rbm"
+        )
     for name in ("iterations", "steps", "chains", "initial", "gain"):
         if not getattr(config, name) > 0:
-            raise UserError(f"dbm: {name} must be positive, not {getattr(config, name)}")
+            raise UserError(f"deep_boltzmann: {name} must be positive, not {getattr(config, name)}")
     for name in ("joint", "l2"):
         if getattr(config, name) < 0:
-            raise UserError(f"dbm: {name} must not be negative, but is {getattr(config, name)}")
+            raise UserError(f"deep_boltzmann: {name} must not be negative, but is {getattr(config, name)}")
     return Dbm(config, spec)

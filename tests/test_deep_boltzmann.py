@@ -10,8 +10,8 @@ import pytest
 import torch
 from encoder_cases import SPECS
 from saccade.agents.parts.optimisers import Optimisers
-from saccade.encoders import dbm
-from saccade.encoders.dbm import Config, Dbm
+from saccade.encoders import deep_boltzmann
+from saccade.encoders.deep_boltzmann import Config, Dbm
 from saccade.encoders.parts import deep as deeps
 from saccade.encoders.parts import gibbs
 from saccade.encoders.parts.deep import Deep
@@ -103,7 +103,7 @@ SMALL = ObservationSpec((1, 4, 4), "uint8", 0.0, 255.0)
 def make(spec: ObservationSpec = BITS, seed: int = 0, **settings: object) -> Dbm:
     """In float64, with parameters that are all away from 0."""
     torch.manual_seed(seed)
-    learner = dbm.build(Config(**{"hidden": (4, 3), "chains": 6, **settings}), spec).train()  # type: ignore[arg-type]
+    learner = deep_boltzmann.build(Config(**{"hidden": (4, 3), "chains": 6, **settings}), spec).train()  # type: ignore[arg-type]
     with torch.no_grad():
         for parameter in learner.parameters():
             parameter.copy_(torch.randn_like(parameter))
@@ -164,8 +164,8 @@ def test_a_greedy_layer_counts_twice_what_will_have_two_neighbours(layer: int, u
     learner.layer_loss({"x": v}, layer)["reconstruction"].backward()
     w, b, c = learner.weights[layer - 1], learner.biases[layer - 1], learner.biases[layer]
     torch.manual_seed(3)
-    h = dbm.BITS.mean_and_sample(up * (v @ w.T) + c)
-    fantasy = dbm.BITS.mean_and_sample(down * (h[1] @ w) + b)[1]
+    h = deep_boltzmann.BITS.mean_and_sample(up * (v @ w.T) + c)
+    fantasy = deep_boltzmann.BITS.mean_and_sample(down * (h[1] @ w) + b)[1]
     after = (up * (fantasy @ w.T) + c).sigmoid()
     torch.testing.assert_close(w.grad, ((after.T @ fantasy - h[0].T @ v) / 7).detach())
     torch.testing.assert_close(b.grad, (fantasy - v).mean(0).detach())
@@ -182,7 +182,7 @@ def bars() -> Tensor:
 def test_it_learns_a_distribution():
     """Exact mean log-likelihood, by the folded machine; log 1/8 = -2.1 is the best, fair bits have -11.1."""
     torch.manual_seed(0)
-    learner, x = dbm.build(Config(hidden=(12, 4), chains=50, gain=200.0), SMALL).train(), bars()
+    learner, x = deep_boltzmann.build(Config(hidden=(12, 4), chains=50, gain=200.0), SMALL).train(), bars()
     for stage in learner.stages():
         with torch.no_grad():
             data = stage.input(x) if stage.input else x
@@ -203,7 +203,7 @@ def test_it_learns_a_distribution():
 
 def refusals() -> list[tuple[Callable[[], object], type[Exception], str]]:
     def built(spec: ObservationSpec = BITS, **settings: object) -> Callable[[], object]:
-        return lambda: dbm.build(Config(**settings), spec)  # type: ignore[arg-type]
+        return lambda: deep_boltzmann.build(Config(**settings), spec)  # type: ignore[arg-type]
 
     return [
         (built(SPECS["tokens"]), SpecError, "tokens"),
