@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,6 +159,7 @@ def test_watching_shows_the_same_game_in_colour() -> None:
 def test_a_video_plays(tmp_path: Path, suffix: str) -> None:
     class Idle:
         device = "cpu"
+        network = SimpleNamespace(encoder=None)
 
         def initial_state(self, batch_size: int) -> tuple:
             return ()

@@ -41,6 +41,9 @@ from test_training import same
 SPEC = ObservationSpec((6,), low=-1.0, high=1.0)
 LEARNERS = {"autoencoder": BatchNormAutoencoder, "rbm": PersistentRBM, "contrast": MomentumContrast}
 every_agent = pytest.mark.parametrize("agent", list_agents())
+NEEDS_MEMORY = {"drqn"}
+agents_without_memory = pytest.mark.parametrize("agent", sorted({*list_agents()} - NEEDS_MEMORY))
+WITHOUT_EFFECT = {"inner.encoder.1.bias"}  # batch normalisation follows: its gradient is rounding, which Adam takes up
 
 
 # --- the wrapper
@@ -146,7 +149,7 @@ def test_agents_carry_the_state_of_an_adapted_memory(agent: str):
         contract.test_between_actions_the_encoders_state_is_carried(case)
 
 
-@every_agent
+@agents_without_memory
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_fine_tuning_moves_what_the_agent_sees_with_and_nothing_else(agent: str, learner: str):
     """One update: the features' parameters move, a decoder and the statistics of own losses do not."""
@@ -158,12 +161,12 @@ def test_fine_tuning_moves_what_the_agent_sees_with_and_nothing_else(agent: str,
     before = snapshot(encoder)
     metrics = first_update(going, env)
     moved = changed(encoder, before) & {name for name, _ in encoder.named_parameters()}
-    assert reached <= moved
+    assert reached - WITHOUT_EFFECT <= moved
     assert not {name for name in moved if "decoder" in name or "similarity" in name or "visible_bias" in name}
     assert not {"loss/reconstruction", "loss/free_energy", "loss/contrast"} & metrics.keys()
 
 
-@every_agent
+@agents_without_memory
 def test_agents_learn_while_their_encoder_is_co_trained(agent: str):
     torch.manual_seed(0)
     spec = make_env("diagnostic/noisy", 1).spec.observation
@@ -184,7 +187,7 @@ class Picked(FeedForward):
         return x @ self.mixing.T
 
 
-@every_agent
+@agents_without_memory
 def test_frozen_features_are_as_good_as_they_are(agent: str):
     """In `noisy`, the faintest direction is worth everything: a code of it alone solves it, one of the rest cannot."""
     for rows, low, high in ((slice(0, 1), 0.95, 1.0), (slice(1, 8), -0.25, 0.25)):
@@ -273,10 +276,18 @@ def bundle(tmp_path_factory) -> Path:
 
 
 def tiny(encoder: Path | str, mode: Mode, steps: int = 400, agent: str = "dqn", **use: float) -> Plan:
-    plan = default_plan(agent, "CartPole-v1", str(encoder), "none")
-    small: dict[str, Any] = {"learning_starts": 50, "update_interval": 8, "replay_capacity": 400}
-    if agent == "reinforce":
-        small = {"episodes_per_update": 2}
+    plan = default_plan(agent, "CartPole-v1", str(encoder), "none", "gru" if agent in NEEDS_MEMORY else None)
+    small: dict[str, Any] = {
+        "learning_starts": 50,
+        "update_interval": 8,
+        "replay_capacity": 400,
+        "episodes_per_update": 2,
+        "rollout_steps": 8,
+        "sequence_length": 8,
+        "burn_in": 2,
+        "sequence_interval": 4,
+    }
+    small = {name: value for name, value in small.items() if hasattr(plan.agent_config, name)}
     return dataclasses.replace(
         plan,
         run=dataclasses.replace(plan.run, steps=steps, num_envs=3, evaluate_episodes=4, threads=1),

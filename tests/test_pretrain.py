@@ -25,7 +25,7 @@ from saccade.envs.options import EnvOptions
 from saccade.envs.spec import ObservationSpec
 from saccade.training import checkpoint, pretrain, reports
 from saccade.training.bundle import load_bundle
-from saccade.training.matrix import list_learners
+from saccade.training.matrix import list_learners, try_encoder
 from saccade.training.plan import default_plan as agent_plan
 from saccade.training.pretrain_arguments import default_plan, parse_pretrain
 from saccade.training.pretrain_plan import PretrainConfig, PretrainPlan, check
@@ -244,12 +244,19 @@ def test_stopped_anywhere_and_resumed_is_never_stopped(tmp_path, monkeypatch, ve
 SMALLER = {"hidden": (8,), "code": 4, "latents": 3, "features": 4, "k": 2, "k_start": 4}
 
 
-@pytest.mark.parametrize("learner", list_learners())
+def is_like(value: object, given: object) -> bool:
+    return type(value) is type(given)
+
+
+@pytest.mark.parametrize("learner", [n for n in list_learners() if try_encoder(n, ObservationSpec((6,))).learns])
 def test_every_learner_resumes_exactly_and_leaves_a_bundle(tmp_path, monkeypatch, vectors, learner):
     monkeypatch.setattr(reports, "BAR_SECONDS", 0.0)
     plan = plan_for(learner, vectors, epochs=2)
     config = plan.learner_config
-    plan = replace(plan, learner_config=replace(config, **{k: v for k, v in SMALLER.items() if hasattr(config, k)}))
+    plan = replace(
+        plan,
+        learner_config=replace(config, **{k: v for k, v in SMALLER.items() if is_like(getattr(config, k, None), v)}),
+    )
     pretrain.pretrain(plan, tmp_path / "whole", [])
     with pytest.raises(pretrain.Stopped):
         pretrain.pretrain(plan, tmp_path / "halves", [Recorder(180 + 60)])

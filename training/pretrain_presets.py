@@ -82,13 +82,15 @@ PRESETS: dict[str, PretrainPreset] = {
         {"hidden": (1000,), "code": 1000, "penalty": 0.1},
         {"epochs": 20, **_FALLING},
     ),
-    "k-sparse": PretrainPreset("sparse", "mnist", _FEATURES, {"code": 1000, "k": 25}, {"epochs": 30, **_FALLING}),
+    "k-sparse": PretrainPreset(
+        "sparse", "mnist", _FEATURES, {"code": 1000, "k": 40, "k_start": 120}, {"epochs": 30, **_FALLING}
+    ),
     "psd": PretrainPreset(
         "psd",
         "mnist",
         _FEATURES,
-        {"code": 256, "sparsity": 0.5, "depth": 5, "direct": 1.0, "iterations": 15},
-        {"epochs": 10, "learning_rate": 3e-3, **_FALLING},
+        {"code": 256, "sparsity": 0.5, "depth": 2, "direct": 5.0, "iterations": 15},
+        {"epochs": 25, "learning_rate": 3e-3, **_FALLING},
     ),
     "vae-20": PretrainPreset(
         "vae",
