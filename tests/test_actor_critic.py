@@ -302,7 +302,7 @@ def test_a2c_learns_with_adam_too():
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_learns_a_continuous_action(name):
-    agent = learn(AGENTS[name], "diagnostic/box", Dense, replace(FAST[name], learning_rate=0.003), 12_000)
+    agent = learn(AGENTS[name], "diagnostic/box", Dense, replace(FAST[name], learning_rate=0.003), 24_000)
     assert greedy_reward(agent, "diagnostic/box", 20) > -0.01
 
 
