@@ -43,9 +43,7 @@ class Config:
     batch_size: int = 32  # sequences per gradient step
     sequence_length: int = 40  # steps of a sequence that are learned from; gradients reach no further back
     burn_in: int = 20  # steps before them that only bring the memory up
-    sequence_interval: int = (
-        0  # steps between sequences that overlap; 0 = half of their length, 1 = they begin anywhere
-    )
+    sequence_interval: int = 0  # steps from one sequence to the next; 0 = half their length, 1 = they begin anywhere
     stored_state: Literal["stored", "zero"] = "stored"  # what the burn-in begins with: as when acting, or as an episode
     replay_capacity: int = 100_000  # transitions
     learning_starts: int = 1_000  # transitions before the first gradient step

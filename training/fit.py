@@ -218,7 +218,7 @@ def _finish(going: _Run, board: TensorBoard) -> dict[str, Any]:
         "encoder": plan.encoder,
         "memory": plan.memory,
         "encoder_mode": run.encoder_mode,
-        "bundle": plan.bundle,
+        "bundle": plan.bundle and Path(plan.bundle).name,
         "epochs": going.trainer.epoch,
         "steps": going.examples,
         "seconds": round(going.seconds, 2),
