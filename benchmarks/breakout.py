@@ -1,4 +1,4 @@
-"""Breakout: DQN with its best switches, whole games, unclipped."""
+"""Breakout: DQN with its best switches, and PPO; whole games, unclipped."""
 
 from __future__ import annotations
 
@@ -14,23 +14,29 @@ from .parts.groups import Group, curves_of, runs_of, score_table, single_seed_no
 from .parts.plan import BenchOptions, Outcome, Run
 from .parts.report import Report, curve_figure
 
-kind = "Breakout: DQN with its best switches, 30 whole games afterwards (two to three hours per seed)"
+kind = "Breakout: DQN with its best switches, and PPO; 30 whole games afterwards (two to four hours per run)"
 
 ENV, HUMAN, SEEDS = "ALE/Breakout-v5", 30.5, 1  # human score: Mnih et al. 2015, extended data table 2
+PPO_STEPS = 5_000_000  # half of its preset's: what fits into a few hours
 
 
-def _groups() -> dict[str, Group]:
-    return {"dqn": Group("dqn", default_plan("dqn", ENV).run.steps, train("dqn", ENV), most_threads=None)}
+def _groups(options: BenchOptions) -> dict[str, Group]:
+    ppo_steps = options.steps or PPO_STEPS
+    decay = ("--learning-rate-decay-steps", str(ppo_steps))
+    return {
+        "dqn": Group("dqn", default_plan("dqn", ENV).run.steps, train("dqn", ENV), most_threads=None),
+        "ppo": Group("ppo", ppo_steps, train("ppo", ENV, *decay), most_threads=None),
+    }
 
 
 def runs(options: BenchOptions) -> list[Run]:
-    """One seed, unless more are asked for."""
-    return runs_of(_groups(), options, SEEDS)
+    """One seed of each, unless more are asked for."""
+    return runs_of(_groups(options), options, SEEDS)
 
 
-def protocol(steps: int) -> dict[str, Any]:
-    """What the score means."""
-    plan = default_plan("dqn", ENV)
+def protocol(agent: str, steps: int) -> dict[str, Any]:
+    """What the score of `agent` means."""
+    plan = default_plan(agent, ENV)
     chosen = resolve_protocol(plan.env_options)
     return {
         "sticky_actions": chosen.sticky_actions,
@@ -47,27 +53,31 @@ def protocol(steps: int) -> dict[str, Any]:
 
 
 def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
-    """Score, protocol and curve."""
-    groups = _groups()
-    steps = options.steps or groups["dqn"].steps
-    stated = protocol(steps)
-    title = f"{ENV}: {stated['games']} whole games at ε {stated['epsilon']}, unclipped (a person: 30.5, random: 1.7)"
-    words = "; ".join(f"{key.replace('_', ' ')}: {value}" for key, value in stated.items())
+    """Scores, protocols and curves."""
+    groups = _groups(options)
+    stated = {name: protocol(name, options.steps or group.steps) for name, group in groups.items()}
     best = [
-        f"Seed {outcome.run.seed}: mean {score['mean']:.1f}, 95 % interval over games {score['low']:.1f} to "
-        f"{score['high']:.1f}, from {min(score['scores']):.0f} to {max(score['scores']):.0f}."
+        f"{groups[outcome.run.group].label}, seed {outcome.run.seed}: mean {score['mean']:.1f}, 95 % interval over "
+        f"games {score['low']:.1f} to {score['high']:.1f}, from {min(games):.0f} to {max(games):.0f}."
         for outcome in outcomes
         if outcome.result is not None
         for score in (outcome.result["score"],)
+        for games in (score["scores"],)
     ]
-    notes = [
-        *best,
-        f"Protocol. {words}. Frames are {stated['frame_skip']} times the steps.",
-        *single_seed_note(outcomes),
+    words = [
+        f"Protocol, {groups[name].label}. " + "; ".join(f"{key.replace('_', ' ')}: {it}" for key, it in each.items())
+        for name, each in stated.items()
     ]
-    curves = curves_of(groups, outcomes)
-    figures = {"breakout": curve_figure(curves, steps, f"{ENV}, training games (unclipped)")} if curves else {}
-    return Report([score_table(title, groups, outcomes, HUMAN)], notes, {"protocol": stated}, figures)
+    skip = stated["dqn"]["frame_skip"]
+    notes = [*best, *words, f"Frames are {skip} times the steps.", *single_seed_note(outcomes)]
+    curves, title = curves_of(groups, outcomes), f"{ENV}, training games (unclipped)"
+    figures = {
+        f"breakout-{name}": curve_figure({group.label: curves[group.label]}, options.steps or group.steps, title)
+        for name, group in groups.items()
+        if group.label in curves
+    }
+    table = score_table(f"{ENV}: whole games, unclipped (a person: 30.5, random: 1.7)", groups, outcomes, HUMAN)
+    return Report([table], notes, {"protocol": stated}, figures)
 
 
 if __name__ == "__main__":

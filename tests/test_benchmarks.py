@@ -258,7 +258,7 @@ def test_reports_of_the_suites(name, tmp_path, monkeypatch):
         assert report.tables[1].rows == [("saccade", "101.0", "1"), ("SB3", "100.5", "1")]
     assert report.figures
     if name == "breakout":
-        stated = report.data["protocol"]
+        stated = report.data["protocol"]["dqn"]
         assert (stated["sticky_actions"], stated["training_frames"], stated["games"]) == (0, 400, 30)
 
 
