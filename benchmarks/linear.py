@@ -60,6 +60,7 @@ def runs(options: BenchOptions) -> list[Run]:
 def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
     """Errors on the test images beside those of PCA of the same width and training images, and angles."""
     dataset, done = mnist(), by_setting(outcomes)
+    asked = {outcome.run.group for outcome in outcomes}
     tables, problems = [], list[str]()
     measured: dict[str, dict[str, Any]] = {}
     for width, settings in SETTINGS.items():
@@ -67,6 +68,8 @@ def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
         best = pca_error(pca, dataset.test.x)
         rows: list[tuple[str, ...]] = [("PCA", f"{best:.2f}", "1", "0", "–")]
         for name, setting in settings.items():
+            if name not in asked:
+                continue
             if name not in done:
                 rows.append((setting.label, "all runs failed", *["–"] * 3))
                 continue

@@ -55,6 +55,8 @@ def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
     target = float(curves[BASE][:, -FINAL:].mean()) if BASE in curves else np.nan
     rows, data = [], {}
     for name, group in groups.items():
+        if name not in done:
+            continue  # it was not asked for
         if name not in curves:
             rows.append((group.label, "all runs failed", *["–"] * 5))
             continue

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,10 +28,10 @@ from saccade.benchmarks import (
     run_benchmark,
     throughput,
 )
-from saccade.benchmarks.parts import interleave, ours, peer_sb3
+from saccade.benchmarks.parts import interleave, ours, peer_sb3, runner
 from saccade.benchmarks.parts import report as reports
 from saccade.benchmarks.parts.interleave import Elsewhere, alternate, timed
-from saccade.benchmarks.parts.plan import Outcome, Run
+from saccade.benchmarks.parts.plan import Outcome, Run, chosen, chosen_runs, needed
 from saccade.benchmarks.parts.processes import execute, log_file
 from saccade.benchmarks.parts.report import BINS, Report, Table, curve_figure, interquartile_mean, training_curve, write
 from saccade.encoders.base import count_parameters
@@ -474,6 +475,45 @@ def test_running_a_file_says_what_to_type(name):
     done = subprocess.run([sys.executable, path.name], cwd=path.parent, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == f"type instead: python -m saccade.benchmarks.{name}, or saccade bench {name}\n"
+
+
+def test_only_chooses_runs_and_what_they_read():
+    first = [Run("pretrain-a", seed, ("x",)) for seed in (1, 10)] + [Run("pretrain-b", 1, ("x",))]
+    runs = [
+        Run("plain", 1, ("fit", "mnist")),
+        Run("tuned", 1, ("fit", "--encoder", "../runs/pretrain-a-seed10/encoder")),
+        Run("tuned", 2, ("fit", "--encoder", "runs/pretrain-a-seed10")),
+    ]
+    assert chosen_runs((), runs) == runs
+    assert chosen_runs(("tuned",), runs) == runs[1:]
+    assert needed(first, runs[1:]) == [first[1]]  # seed 1 begins as seed 10 does, and is not meant
+    assert needed(first, chosen_runs(("plain",), runs)) == []
+    assert chosen(("c", "a"), "abc") == ["a", "c"]
+    with pytest.raises(UnknownNameError, match="unknown setting 'tunned'; did you mean 'tuned'"):
+        chosen_runs(("tuned", "tunned"), runs)
+
+
+def test_the_runner_starts_only_what_is_asked_for(stand_in, tmp_path, monkeypatch):
+    where = tmp_path / "runs" / "made_up"
+    prepared = [Run(f"before-{name}", 0, (stand_in,)) for name in "ab"]
+    main = [Run(name, 0, (stand_in, str(where / f"before-{name}-seed0"))) for name in "ab"]
+
+    def report(outcomes, _):
+        return Report([], [outcome.run.group for outcome in outcomes], {})
+
+    module = SimpleNamespace(kind="made up", preparations=lambda _: prepared, runs=lambda _: main, report=report)
+    monkeypatch.setattr(runner, "list_benchmarks", lambda: {"made_up": "made up"})
+    monkeypatch.setattr(runner, "_load", lambda _: module)
+    assert run_benchmark("made_up", BenchOptions(only=("b",), out=tmp_path)) == 0
+    assert {path.name for path in where.iterdir() if path.is_dir()} == {"before-b-seed0", "b-seed0"}
+    assert [run["group"] for run in json.loads((tmp_path / "made_up.json").read_text())["runs"]] == ["b"]
+    with pytest.raises(UserError, match="unknown setting"):
+        run_benchmark("made_up", BenchOptions(only=("before-b",), out=tmp_path))
+    module.measure = lambda _: Report([], [], {})
+    with pytest.raises(UserError, match="made_up has no settings to choose from"):
+        run_benchmark("made_up", BenchOptions(only=("b",), out=tmp_path))
+    module.choices = ("b",)
+    assert run_benchmark("made_up", BenchOptions(only=("b",), out=tmp_path)) == 0
 
 
 def test_a_suite_from_the_command_line(tmp_path):

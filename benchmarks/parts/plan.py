@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from ...envs.errors import UserError
+from ...envs.errors import UnknownNameError, UserError
 
 
 @dataclass(frozen=True)
 class BenchOptions:
     """Options of `saccade bench`. Those that a benchmark has no use for change nothing."""
 
+    only: tuple[str, ...] = ()  # run and report these settings alone, by the names their runs' directories begin with
     seeds: int | None = None  # runs of each setting, with training seeds 0, 1, ...; None: the benchmark's own number
     jobs: int = 1  # runs at once; they divide the threads among them
     threads: int | None = None  # processor threads for all jobs together; None: as many as there are processors
@@ -66,3 +68,27 @@ class Outcome(NamedTuple):
     folder: Path
     result: dict[str, Any] | None  # result.json; None: the run failed
     error: str  # the last lines of a failed run
+
+
+def chosen(only: Sequence[str], known: Collection[str]) -> list[str]:
+    """Those of `known` that `--only` names, in the order of `known`; all where it names none.
+
+    Raises:
+        UnknownNameError: there is no such setting; names the nearest that is.
+    """
+    for name in only:
+        if name not in known:
+            raise UnknownNameError("setting", name, known)
+    return [name for name in known if not only or name in only]
+
+
+def chosen_runs(only: Sequence[str], runs: Sequence[Run]) -> list[Run]:
+    """The runs of the groups that `--only` names. Raises as `chosen`."""
+    names = set(chosen(only, list(dict.fromkeys(run.group for run in runs))))
+    return [run for run in runs if run.group in names]
+
+
+def needed(preparations: Sequence[Run], runs: Sequence[Run]) -> list[Run]:
+    """Those preparations whose directory one of `runs` reads."""
+    read = {part for run in runs for word in run.arguments for part in Path(word).parts}
+    return [run for run in preparations if run.name in read]

@@ -20,7 +20,7 @@ from ...envs.errors import UnknownNameError, UserError
 from ...training import device
 from . import processes
 from . import report as reports
-from .plan import BenchOptions, Outcome, Run
+from .plan import BenchOptions, Outcome, Run, chosen, chosen_runs, needed
 
 PACKAGE = "saccade.benchmarks"
 
@@ -53,6 +53,7 @@ def run_benchmark(name: str, options: BenchOptions) -> int:
     console.print(f"[bold]{name}[/]: {module.kind}", highlight=False)
     failed: list[Outcome] = []
     if hasattr(module, "measure"):
+        _check_choice(name, module, options)
         report = module.measure(options)
     else:
         outcomes = _run_all(name, module, options, where, console)
@@ -125,11 +126,12 @@ def _run_all(name: str, module: ModuleType, options: BenchOptions, where: Places
             runs, where.runs, address=options.cluster, threads=options.threads or 1, console=console
         )
 
+    runs = chosen_runs(options.only, module.runs(options))
     if hasattr(module, "preparations"):
-        first = execute(module.preparations(options))
+        first = module.preparations(options)
+        first = execute(needed(first, runs) if options.only else first)
         if failed := [outcome for outcome in first if outcome.result is None]:
             raise UserError(f"{failed[0].run.name}, which runs of {name} begin with, failed: {failed[0].error}")
-    runs = module.runs(options)
     place = f"{options.jobs} at once" if options.cluster is None else f"on the Ray cluster {options.cluster}"
     console.print(f"{len(runs)} runs, {place}, in {where.runs}", markup=False, highlight=False)
     try:
@@ -137,6 +139,13 @@ def _run_all(name: str, module: ModuleType, options: BenchOptions, where: Places
     except KeyboardInterrupt:
         console.print("stopped; what is done is kept. To go on, type the same command again", markup=False)
         raise
+
+
+def _check_choice(name: str, module: ModuleType, options: BenchOptions) -> None:
+    """Of a benchmark that measures by itself: only one that lists its `choices` heeds `--only`."""
+    if options.only and not hasattr(module, "choices"):
+        raise UserError(f"{name} has no settings to choose from: leave --only out")
+    chosen(options.only, getattr(module, "choices", ()))
 
 
 def processors() -> int:
