@@ -34,6 +34,10 @@ class Gru(Recurrent):
     def make_layer(self, inputs: int, hidden: int) -> nn.RNNBase:
         return nn.GRU(inputs, hidden)
 
+    def keep(self, biases: Sequence[Tensor], reach: Tensor) -> None:
+        """The update gate, which at 1 keeps the state."""
+        biases[1].copy_(reach)
+
     def cell(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> State:
         w_ih, w_hh, b_ih, b_hh = weights
         return (torch.gru_cell(x, state[0], w_ih, w_hh, b_ih, b_hh),)

@@ -30,8 +30,9 @@ class Lstm(Recurrent):
 
     def __init__(self, config: Config, spec: ObservationSpec):
         super().__init__(config, spec, "lstm")
-        for layer in (*self.ahead, *self.back):
-            layer.get_parameter("bias_ih_l0").detach().chunk(4)[1].fill_(config.forget_bias)
+        if not config.horizon:
+            for layer in (*self.ahead, *self.back):
+                layer.get_parameter("bias_ih_l0").detach().chunk(4)[1].fill_(config.forget_bias)
 
     def make_layer(self, inputs: int, hidden: int) -> nn.RNNBase:
         return nn.LSTM(inputs, hidden)
@@ -45,6 +46,11 @@ class Lstm(Recurrent):
         # `train` by whether there are gradients: a module in eval mode may still be differentiated.
         y, h, c = torch.lstm(x, leaves, list(weights), True, 1, 0.0, torch.is_grad_enabled(), False, False)
         return y, (h.squeeze(0), c.squeeze(0))
+
+    def keep(self, biases: Sequence[Tensor], reach: Tensor) -> None:
+        """The forget gate keeps, and the input gate lets in as little as is forgotten."""
+        biases[1].copy_(reach)
+        biases[0].copy_(-reach)
 
     def closed_by(self, weight: Tensor) -> Tensor:
         """Nothing comes in, nothing is forgotten."""

@@ -248,8 +248,32 @@ def test_sits_behind_any_perception(name: str):
 
 
 @both
+@torch.no_grad()
+def test_gates_keep_over_the_horizon_at_first(name: str):
+    torch.manual_seed(0)
+    encoder = make_encoder(name, SPEC, dataclasses.replace(CONFIGS[name], hidden=2000, horizon=50))
+    layer = encoder.ahead[0]
+    layer.weight_ih_l0.zero_()
+    layer.weight_hh_l0.zero_()
+    start = tuple(torch.full_like(leaf, 0.5) for leaf in encoder.initial_state(1))
+    _, after = encoder(Inputs(torch.zeros(1, 1, D)), start)
+    kept = (after[-1] / 0.5).flatten()  # of the cell, or of the output: the gate itself
+    steps = kept / (1 - kept) + 1
+    assert 1.9 < steps.min() < 2.2 and 49 < steps.max() < 50.1
+    assert abs(float(steps.mean()) - 26) < 1  # uniform over 2..50
+
+
+@both
 @pytest.mark.parametrize(
-    "changes", [{"hidden": 0}, {"layers": 0}, {"dropout": 1.0, "layers": 2}, {"dropout": 0.5}, {"input_dropout": -0.1}]
+    "changes",
+    [
+        {"hidden": 0},
+        {"layers": 0},
+        {"horizon": 1},
+        {"dropout": 1.0, "layers": 2},
+        {"dropout": 0.5},
+        {"input_dropout": -0.1},
+    ],
 )
 def test_refuses_settings_that_make_no_sense(name: str, changes: dict[str, float]):
     with pytest.raises(UserError, match=name):

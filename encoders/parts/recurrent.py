@@ -38,6 +38,7 @@ class Settings:
     locked_dropout: bool = False  # one draw for all steps of a call (Gal & Ghahramani 2016, arXiv:1512.05287)
     bidirectional: bool = False  # a second net reads from the end: 2 * hidden features, for `fit` only
     learned_state: bool = False  # learn the state before the first step, instead of zeros
+    horizon: int = 0  # steps that gates keep for at first (Tallec & Ollivier 2018, "chrono"); 0 = as without it
 
 
 class Plan(NamedTuple):
@@ -71,6 +72,9 @@ class Recurrent(Encoder):
         self.back = nn.ModuleList(self.make_layer(size, config.hidden) for size in sizes * config.bidirectional)
         for layer in (*self.ahead, *self.back):
             self.initialise(layer)
+            if config.horizon:
+                reach = torch.empty(config.hidden).uniform_(1, config.horizon - 1).log()
+                self.keep(layer.get_parameter("bias_ih_l0").detach().chunk(self.gates), reach)
         start = torch.zeros(self.leaves, config.layers, config.hidden)
         self.start: nn.Parameter | None = nn.Parameter(start) if config.learned_state else None
 
@@ -85,6 +89,12 @@ class Recurrent(Encoder):
     @abstractmethod
     def sequence(self, x: Tensor, state: State, weights: Sequence[Tensor]) -> tuple[Tensor, State]:
         """T steps in one call of the fused kernel: `x` `[T, B, D]`, leaves `[B, H]`, outputs `[T, B, H]`."""
+
+    @abstractmethod
+    def keep(self, biases: Sequence[Tensor], reach: Tensor) -> None:
+        """Set the biases of gates, `[hidden]` each, such that unit i keeps about `exp(reach[i])` steps: a gate of
+        sigmoid(b) keeps for 1 + exp(b) steps (Tallec & Ollivier 2018,
+        arXiv:1804.11188)."""
 
     def closed_by(self, weight: Tensor) -> Tensor | None:
         """A column for the input weights such that an input of 1 there leaves unchanged what of the state is not
@@ -218,6 +228,8 @@ def _take(x: Tensor, order: Tensor) -> Tensor:
 def _check(config: Settings, name: str) -> None:
     if config.hidden < 1 or config.layers < 1:
         raise UserError(f"{name}: hidden and layers must be positive, not {config.hidden} and {config.layers}")
+    if config.horizon and config.horizon < 2:
+        raise UserError(f"{name}: horizon must be 0 (off) or at least 2 steps, not {config.horizon}")
     for field in ("dropout", "input_dropout", "output_dropout"):
         if not 0 <= getattr(config, field) < 1:
             raise UserError(f"{name}: {field} must be at least 0 and below 1, not {getattr(config, field)}")
