@@ -259,7 +259,8 @@ def test_gates_keep_over_the_horizon_at_first(name: str):
     _, after = encoder(Inputs(torch.zeros(1, 1, D)), start)
     kept = (after[-1] / 0.5).flatten()  # of the cell, or of the output: the gate itself
     steps = kept / (1 - kept) + 1
-    assert 1.9 < steps.min() < 2.2 and 49 < steps.max() < 50.1
+    assert 1.9 < steps.min() < 2.2
+    assert 49 < steps.max() < 50.1
     assert abs(float(steps.mean()) - 26) < 1  # uniform over 2..50
 
 
