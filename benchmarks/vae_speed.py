@@ -27,7 +27,7 @@ kind = "images per second of a dense VAE in training on MNIST, batch 100, agains
 BATCH, RATE, LATENTS, UNITS = 100, 1e-3, 16, 512  # 512 rectified units each way are what pythae builds by itself
 MUST, GOAL = 2.0, 4.0
 SHARE = 5000  # images that the other trainer reads in one of its epochs
-MISSING = "this benchmark needs the pythae package: pip install --no-deps pythae==0.1.2, and tqdm"
+MISSING = "this benchmark needs the pythae package: pip install --no-deps pythae==0.1.2, and tqdm and pydantic"
 
 
 def our_side(split: Split, threads: int) -> tuple[Advance, Compute]:
