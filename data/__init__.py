@@ -22,6 +22,7 @@ from . import (
     corpus,
     dates,
     imdb,
+    letters,
     mnist,
     penn,
     review_bags,
@@ -69,6 +70,7 @@ SEQUENCES: dict[str, tuple[str, Callable[[], SequenceDataset]]] = {  # name -> o
 _BAGS: dict[str, tuple[str, Callable[[], Dataset]]] = {  # as SEQUENCES
     name: (kind, partial(review_bags.load, name == "imdb-bags-all")) for name, kind in review_bags.KINDS.items()
 }
+_GENERATED: dict[str, tuple[str, Callable[[], Dataset]]] = {"letters": (letters.kind, letters.load)}  # as SEQUENCES
 CORPORA: dict[str, tuple[str, Callable[[], Corpus]]] = {  # as SEQUENCES
     "penn": (penn.kind, penn.load),
     "shakespeare": (characters.kind, characters.load),
@@ -81,7 +83,7 @@ _DEFAULTS = EnvOptions()
 def list_datasets() -> dict[str, str]:
     """Name (or the form of a name) -> one line."""
     published = {name: module.kind for name, module in PUBLISHED.items()}
-    further = {name: kind for name, (kind, _) in (SEQUENCES | _BAGS | CORPORA).items()}
+    further = {name: kind for name, (kind, _) in (SEQUENCES | _BAGS | _GENERATED | CORPORA).items()}
     return published | further | {"env:ID": FRAMES, "PATH.npy": arrays.kind, "PATH.txt": characters.text_kind}
 
 
@@ -125,8 +127,8 @@ def load(
         return PUBLISHED[name].load()
     if name in SEQUENCES:
         return SEQUENCES[name][1]()
-    if name in _BAGS:
-        return _BAGS[name][1]()
+    if found := (_BAGS | _GENERATED).get(name):
+        return found[1]()
     if _is_text(name):
         raise UserError(f"{name} is running text, which language models and word vectors learn from")
     if task := _BABI_TASK.fullmatch(name):
