@@ -10,35 +10,30 @@ burn-in; a new sequence has the greatest priority there is, not one that an acto
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..encoders.base import Encoder, Inputs, State
 from ..envs.base import Step
 from ..envs.errors import SpecError, UserError
 from ..envs.spec import EnvSpec
-from .base import Action, Agent, Metrics
+from .base import Action, Metrics
 from .parts import q_losses
 from .parts.compute import Compute
-from .parts.exploration import make_exploration
-from .parts.networks import QHead, acting_copy, follow, target_copy
-from .parts.optimisers import Optimisers
+from .parts.q_agent import QAgent, QModule, QSettings, check_q_agent
 from .parts.returns import n_step_returns
 from .parts.schedules import Linear
 from .parts.sequence_replay import SequenceBatch, SequenceReplay, Span
-from .parts.settings import check_settings
 
 kind = "recurrent Q-network: sequences from replay with stored states and burn-in, for encoders with memory"
 
 
 @dataclass(frozen=True)
-class Config:
-    learning_rate: float = 1e-4  # Adam
-    learning_rate_decay_steps: int = 0  # environment steps over which the rate falls linearly to 0; 0 = constant
-    adam_epsilon: float = 1e-8  # Adam's denominator floor
+class Config(QSettings):
+    update_interval: int = 64  # environment steps between bursts of gradient steps
     discount: float = 0.99  # per step
     batch_size: int = 32  # sequences per gradient step
     sequence_length: int = 40  # steps of a sequence that are learned from; gradients reach no further back
@@ -46,13 +41,7 @@ class Config:
     sequence_interval: int = 0  # steps from one sequence to the next; 0 = half their length, 1 = they begin anywhere
     stored_state: Literal["stored", "zero"] = "stored"  # what the burn-in begins with: as when acting, or as an episode
     replay_capacity: int = 100_000  # transitions
-    learning_starts: int = 1_000  # transitions before the first gradient step
-    update_interval: int = 64  # environment steps between bursts of gradient steps
-    updates_per_interval: int = 1  # gradient steps in a burst
-    target_interval: int = 1_000  # environment steps between target updates
-    target_rate: float = 1.0  # share of the way the target moves: 1 = hard update
     double: bool = True  # the online network chooses the action that the target network values
-    dueling: bool = False  # separate streams for value and advantage
     n_step: int = 1  # rewards summed before bootstrapping
     rescale: bool = False  # learn h(value), a kind of root of it, so that rewards need no clipping
     prioritised: bool = False  # sample sequences by their TD errors
@@ -61,12 +50,7 @@ class Config:
     importance_exponent: float = 0.6  # beta at the start; rises to 1 over `importance_steps`
     importance_steps: int = 1_000_000  # environment steps
     huber: bool = True  # Huber loss with delta 1; otherwise half the squared error
-    max_gradient_norm: float | None = 10.0  # of head and encoder apart; None = no clipping
     clip_rewards: bool = False  # learn from rewards clipped to [-1, 1] (Atari); scores are never clipped
-    hidden: tuple[int, ...] = ()  # dense layers between the features and the values
-    epsilon_initial: float = 1.0  # share of random actions at the start
-    epsilon_final: float = 0.05  # and after `epsilon_decay_steps`; equal values = constant, both 0 = greedy
-    epsilon_decay_steps: int = 10_000  # environment steps
 
     @property
     def span(self) -> Span:
@@ -74,12 +58,8 @@ class Config:
         return Span(self.burn_in, self.sequence_length, self.n_step, interval)
 
 
-class RecurrentQNetwork(nn.Module):
-    """Encoder and head: observations `[T, B, ...]` to action values `[T, B, A]`."""
-
-    def __init__(self, encoder: Encoder, head: QHead):
-        super().__init__()
-        self.encoder, self.head = encoder, head
+class RecurrentQNetwork(QModule):
+    """Observations `[T, B, ...]` to action values `[T, B, A]`."""
 
     def forward(self, inputs: Inputs, state: State, reset: Tensor | None) -> tuple[Tensor, Tensor, State]:
         """Values, the features below them, and the state after the last step."""
@@ -87,25 +67,13 @@ class RecurrentQNetwork(nn.Module):
         return self.head(features.flatten(2)), features, state
 
 
-class DRQN(Agent):
+class DRQN(QAgent):
     """Acts epsilon-greedily with a memory; learns from replayed sequences."""
 
+    config: Config
+
     def __init__(self, config: Config, spec: EnvSpec, encoder: Encoder, compute: Compute, seed: int):
-        self.config, self.spec, self.compute, self.device = config, spec, compute, compute.device
-        head = QHead(int(np.prod(encoder.feature_shape)), spec.action.count, config.hidden, is_dueling=config.dueling)
-        self.network = RecurrentQNetwork(encoder, head)
-        compute.place(self.network)
-        self.encoder = encoder
-        self.target = target_copy(self.network)
-        self.acting = cast(RecurrentQNetwork, acting_copy(self.network))
-        self.optimisers = Optimisers(
-            head.parameters(),
-            encoder,
-            learning_rate=config.learning_rate,
-            epsilon=config.adam_epsilon,
-            max_gradient_norm=config.max_gradient_norm,
-            compute=compute,
-        )
+        super().__init__(config, spec, RecurrentQNetwork(config, spec, encoder), compute, seed)
         self.replay: SequenceReplay = SequenceReplay(
             config.replay_capacity,
             spec,
@@ -115,13 +83,7 @@ class DRQN(Agent):
             priority_exponent=config.priority_exponent if config.prioritised else 0.0,
             device=compute.device,
         )
-        self.exploration = make_exploration(config.epsilon_initial, config.epsilon_final, config.epsilon_decay_steps)
-        self.decay = Linear(1.0, 0.0, config.learning_rate_decay_steps)
         self.importance = Linear(config.importance_exponent, 1.0, config.importance_steps)
-        self.random = np.random.default_rng(seed)
-        self.steps = 0  # transitions observed
-        self.updates = 0  # gradient steps taken
-        self._updated_at = self._target_at = 0
 
     @torch.no_grad()
     def initial_state(self, batch_size: int) -> State:
@@ -142,23 +104,13 @@ class DRQN(Agent):
         self.steps += int(np.count_nonzero(step.valid))
 
     def update(self) -> Metrics:
-        config = self.config
-        if len(self.replay) < config.learning_starts or not self.replay.is_ready:
-            self._updated_at = self.steps
+        updates, size = self.due(is_ready=self.replay.is_ready), self.config.batch_size
+        if not updates:
             return {}
-        bursts = (self.steps - self._updated_at) // config.update_interval
-        if not bursts:
-            return {}
-        self._updated_at += bursts * config.update_interval
-        if config.learning_rate_decay_steps:
-            self.optimisers.scale_learning_rate(self.decay(self.steps))
         metrics: Metrics = {}
-        for _ in range(bursts * config.updates_per_interval):
-            initial = self.initial_state(config.batch_size)
-            metrics = self._learn(self.replay.sample(config.batch_size, initial, self.importance(self.steps)))
-        if intervals := (self.steps - self._target_at) // config.target_interval:
-            self._target_at += intervals * config.target_interval
-            follow(self.target, self.network, config.target_rate)
+        for _ in range(updates):
+            metrics = self._learn(self.replay.sample(size, self.initial_state(size), self.importance(self.steps)))
+        self.move_target()
         return metrics | {"exploration/epsilon": self.exploration.epsilon(self.steps)}
 
     def _learn(self, batch: SequenceBatch) -> Metrics:
@@ -183,13 +135,7 @@ class DRQN(Agent):
             gradient[:length] = q_losses.value_gradient(
                 q[:length].flatten(0, 1), action.flatten(), error.flatten(), share.flatten(), clip=config.huber
             ).unflatten(0, action.shape)
-        self.optimisers.clear()
-        own = [loss for loss in auxiliary.values() if loss.requires_grad]
-        torch.autograd.backward([q, *own], [gradient, *[None] * len(own)])
-        metrics: Metrics = {f"loss/{name}": loss.detach() for name, loss in auxiliary.items()}
-        metrics["gradient_norm"] = self.optimisers.apply()
-        self.encoder.after_update()
-        self.updates += 1
+        metrics = self.descend(q, gradient, auxiliary)
         if config.prioritised:
             priority = q_losses.sequence_priority(error, real, config.priority_max_share)
             self.replay.update_priorities(batch.start, priority.cpu().numpy())
@@ -219,63 +165,25 @@ class DRQN(Agent):
         returns = n_step_returns(reward[:-1], discount[:-1], value[1:], config.n_step)[: config.sequence_length]
         return q_losses.rescale(returns) if config.rescale else returns
 
-    def interrupt(self) -> None:
-        self.replay.cut()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "network": self.network.state_dict(),
-            "target": self.target.state_dict(),
-            "optimisers": self.optimisers.state_dict(),
-            "replay": self.replay.state_dict(),
-            "random": self.random.bit_generator.state,
-            "counters": [self.steps, self.updates, self._updated_at, self._target_at],
-        }
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        self.network.load_state_dict(saved["network"])
-        self.target.load_state_dict(saved["target"])
-        self.optimisers.load_state_dict(saved["optimisers"])
-        self.replay.load_state_dict(saved["replay"])
-        self.random.bit_generator.state = saved["random"]
-        self.steps, self.updates, self._updated_at, self._target_at = saved["counters"]
-
 
 def build(config: Config, spec: EnvSpec, encoder: Encoder, compute: Compute, seed: int) -> DRQN:
     """Raises SpecError for continuous actions and encoders without memory, UserError for sizes that make no sense."""
-    if not spec.action.is_discrete:
-        raise SpecError(f"drqn needs discrete actions; {spec.id} has {spec.action.describe()}. Try reinforce")
-    if not encoder.initial_state(1):
-        raise SpecError("drqn needs an encoder with memory: add --memory lstm, or train dqn, which needs none")
-    check_settings(
+    check_q_agent(
         "drqn",
         config,
-        positive=(
-            "learning_rate",
-            "adam_epsilon",
-            "batch_size",
-            "sequence_length",
-            "replay_capacity",
-            "update_interval",
-            "updates_per_interval",
-            "target_interval",
-            "n_step",
-            "max_gradient_norm",
-        ),
+        spec,
+        positive=("batch_size", "sequence_length", "replay_capacity", "n_step"),
         not_negative=(
-            "learning_rate_decay_steps",
             "burn_in",
             "sequence_interval",
-            "learning_starts",
             "priority_exponent",
             "importance_exponent",
             "importance_steps",
-            "epsilon_decay_steps",
         ),
-        share=("discount", "target_rate", "epsilon_initial", "epsilon_final", "priority_max_share"),
+        share=("discount", "priority_max_share"),
     )
-    if any(size < 1 for size in config.hidden):
-        raise UserError(f"drqn: hidden must be positive sizes, not {config.hidden}")
+    if not encoder.initial_state(1):
+        raise SpecError("drqn needs an encoder with memory: add --memory lstm, or train dqn, which needs none")
     if config.stored_state not in ("stored", "zero"):
         raise UserError(f"drqn: stored_state must be stored or zero, not {config.stored_state!r}")
     if config.burn_in > config.sequence_length:
