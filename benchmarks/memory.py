@@ -11,22 +11,25 @@ from typing import NamedTuple
 
 from ..envs.errors import UserError
 from .parts.groups import Group, curves_of, runs_of, single_seed_note, train
+from .parts.learners import words
 from .parts.plan import BenchOptions, Outcome, Run
 from .parts.report import Report, Table, by_group, curve_figure, means, number, speeds
 
 kind = "lstm, gru, ntm, dnc and none on recall and T-mazes of lengths 10, 50 and 200, in DRQN and A2C"
 
 SEEDS = 3
-LENGTHS = {10: 100_000, 50: 300_000, 200: 1_000_000}  # environment steps of each run
+STEPS = {  # of the environments in each run, by the length of the task; replay learns from a step more than once
+    "drqn": {10: 50_000, 50: 100_000, 200: 400_000},
+    "a2c": {10: 100_000, 50: 300_000, 200: 1_000_000},
+}
 MEMORIES = {  # options of each; the states and the costs of a step are of like size
     "none": (),
-    "lstm": ("--memory.hidden", "64"),
-    "gru": ("--memory.hidden", "64"),
+    "lstm": ("--memory.hidden", "64", "--memory.horizon", "{horizon}"),
+    "gru": ("--memory.hidden", "64", "--memory.horizon", "{horizon}"),
     "ntm": ("--memory.hidden", "64", "--memory.width", "16"),
     "dnc": ("--memory.hidden", "64", "--memory.slots", "32", "--memory.width", "16"),
 }
 LABELS = {"none": "feed-forward"}
-AGENTS = ("drqn", "a2c")
 
 
 class Task(NamedTuple):
@@ -60,6 +63,16 @@ class Cell(NamedTuple):
     def env(self) -> str:
         return TASKS[self.task].env.format(length=self.length)
 
+    @property
+    def steps(self) -> int:
+        return STEPS[self.agent][self.length]
+
+    @property
+    def unroll(self) -> int:
+        """Steps of an episode that an able player needs: gradients reach from the answer to the cue. That is what is
+        compared here, not how well a memory does without."""
+        return self.length if self.task == "recall" else self.length + self.length // 2
+
 
 def cells(options: BenchOptions) -> list[Cell]:
     """All settings, or with `--env` those of one world.
@@ -70,9 +83,9 @@ def cells(options: BenchOptions) -> list[Cell]:
     found = [
         Cell(agent, task, length, memory)
         for task in TASKS
-        for length in LENGTHS
+        for length in STEPS["drqn"]
         for memory in MEMORIES
-        for agent in AGENTS
+        for agent in STEPS
     ]
     worlds = {cell.env for cell in found}
     if options.env is not None and options.env not in worlds:
@@ -81,20 +94,23 @@ def cells(options: BenchOptions) -> list[Cell]:
 
 
 def agent_options(cell: Cell) -> tuple[str, ...]:
-    """The agent's name and settings. Gradients reach from the answer to the cue: that is what is compared here, not
-    how well a memory does without."""
-    unroll = cell.length if cell.task == "recall" else cell.length + cell.length // 2
-    steps = LENGTHS[cell.length]
-    exploration = ("--epsilon-decay-steps", str(steps // 5), "--epsilon-final", "0.05")
+    """The agent's name and settings."""
+    unroll = str(cell.unroll)
     if cell.agent == "a2c":
-        rates = ("--learning-rate", "1e-3", "--optimizer", "adam")
-        return "a2c", "--rollout-steps", str(unroll), *rates, "--gae-lambda", "0.95"
-    shared = ("--learning-rate", "1e-3", "--learning-starts", "5000", "--target-interval", "1000", "--n-step", "5")
+        return ("a2c", "--rollout-steps", unroll, *words("--learning-rate 3e-3 --optimizer adam --gae-lambda 0.95"))
+    shared = words("--learning-rate 1e-3 --learning-starts 5000 --target-interval 1000 --n-step 5")
+    exploration = ("--epsilon-decay-steps", str(cell.steps // 5), "--epsilon-final", "0.05")
     if cell.memory == "none":  # without a memory a transition is all there is to replay
-        return "dqn", *shared, *exploration
-    sequences = ("--sequence-length", str(unroll), "--burn-in", "0", "--sequence-interval", str(unroll))
-    interval = ("--update-interval", str(max(64, unroll)))
-    return "drqn", *shared, *exploration, *sequences, *interval
+        return ("dqn", *shared, *exploration)
+    sequences = ("--sequence-length", unroll, "--burn-in", "0", "--sequence-interval", unroll)
+    return ("drqn", *shared, *exploration, *sequences, "--update-interval", str(max(64, cell.unroll)))
+
+
+def memory_options(cell: Cell) -> tuple[str, ...]:
+    """The memory's name and settings; gates begin such that they keep over an episode, where they can be told so."""
+    if cell.memory == "none":
+        return ()
+    return ("--memory", cell.memory, *(word.format(horizon=cell.unroll) for word in MEMORIES[cell.memory]))
 
 
 def groups(options: BenchOptions) -> dict[str, Group]:
@@ -102,12 +118,11 @@ def groups(options: BenchOptions) -> dict[str, Group]:
     found = {}
     for cell in cells(options):
         agent, *settings = agent_options(cell)
-        memory = () if cell.memory == "none" else ("--memory", cell.memory, *MEMORIES[cell.memory])
         encoder = ("--preset", "none", "--encoder", "mlp", "--encoder.hidden", "32")
         worlds = ("--num-envs", "16", "--save-interval-seconds", "3600", "--no-save-replay")
         label = f"{cell.agent}, {LABELS.get(cell.memory, cell.memory)}"
-        arguments = train(agent, cell.env, *encoder, *memory, *settings, *worlds)
-        found[cell.group] = Group(label, LENGTHS[cell.length], arguments)
+        arguments = train(agent, cell.env, *encoder, *memory_options(cell), *settings, *worlds)
+        found[cell.group] = Group(label, cell.steps, arguments)
     return found
 
 
@@ -119,10 +134,11 @@ def runs(options: BenchOptions) -> list[Run]:
 def _row(cell: Cell, done: Sequence[Outcome], asked: int) -> tuple[str, ...]:
     label, task = LABELS.get(cell.memory, cell.memory), TASKS[cell.task]
     if not done:
-        return (label, cell.agent, f"0 of {asked}", "all runs failed", "–")
+        return (label, cell.agent, "–", f"0 of {asked}", "all runs failed", "–")
     scores = means(done)
     solved = f"{sum(score >= task.solved for score in scores)} of {asked}"
-    return (label, cell.agent, solved, ", ".join(map(number, scores)), number(statistics.median(speeds(done))))
+    steps, speed = f"{done[0].run.steps:,}", number(statistics.median(speeds(done)))
+    return (label, cell.agent, steps, solved, ", ".join(map(number, scores)), speed)
 
 
 def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
@@ -133,22 +149,25 @@ def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
         here = [cell for cell in cells(options) if cell.env == env and cell.group in done]
         if not here:
             continue
-        task, steps = TASKS[here[0].task], options.steps or LENGTHS[here[0].length]
+        task = TASKS[here[0].task]
         asked = {cell.group: sum(outcome.run.group == cell.group for outcome in outcomes) for cell in here}
         rows = [_row(cell, done[cell.group], asked[cell.group]) for cell in here]
         title = (
-            f"{task.name} over {here[0].length} steps, {steps:,} environment steps: solved is a mean of at least "
-            f"{task.solved:g} in 100 greedy episodes; without a memory {task.chance:g} is the best there is"
+            f"{task.name} over {here[0].length} steps: solved is a mean of at least {task.solved:g} in 100 greedy "
+            f"episodes; without a memory {task.chance:g} is the best there is"
         )
-        tables.append(Table(title, ("memory", "agent", "solved", "mean of each seed", "steps/s"), rows))
+        tables.append(
+            Table(title, ("memory", "agent", "environment steps", "solved", "mean of each seed", "steps/s"), rows)
+        )
         for cell in here:
             good = sum(score >= task.solved for score in means(done[cell.group]))
             share[cell.group] = good / asked[cell.group]
-        for agent in AGENTS:
+        for agent in STEPS:
             names = {cell.group for cell in here if cell.agent == agent}
             curves = curves_of(chosen, [outcome for outcome in outcomes if outcome.run.group in names])
             if curves:
                 stem = f"memory-{here[0].task}-{here[0].length}-{agent}"
+                steps = options.steps or STEPS[agent][here[0].length]
                 figures[stem] = curve_figure(curves, steps, f"{task.name} over {here[0].length} steps, {agent}")
     notes = [
         "Gradients reach back as far as the cue: drqn replays sequences, a2c unrolls, as long as the recall (T-maze: "

@@ -34,7 +34,7 @@ def test_every_command_can_be_parsed(suite: Any):
         assert plan.run.steps == 1000
 
 
-@pytest.mark.parametrize("agent", memory.AGENTS)
+@pytest.mark.parametrize("agent", list(memory.STEPS))
 @pytest.mark.parametrize("name", memory.MEMORIES)
 def test_every_memory_is_built_into_every_agent(agent: str, name: str):
     group = memory.groups(BenchOptions())[f"{agent}-t-maze-10-{name}"]
@@ -64,9 +64,9 @@ def test_the_table_counts_the_seeds_that_solve_it(tmp_path: Path):
     report = memory.report(outcomes, options)
     (table,) = report.tables
     rows = {row[:2]: row[2:] for row in table.rows}
-    assert rows["lstm", "drqn"][:2] == ("2 of 3", "1, 0.1, 1")
-    assert rows["feed-forward", "a2c"][0] == "0 of 3"
-    assert rows["gru", "a2c"] == ("0 of 3", "all runs failed", "–")
+    assert rows["lstm", "drqn"][:3] == ("50,000", "2 of 3", "1, 0.1, 1")
+    assert rows["feed-forward", "a2c"][:2] == ("100,000", "0 of 3")
+    assert rows["gru", "a2c"] == ("–", "0 of 3", "all runs failed", "–")
     assert report.data["solved"]["drqn-recall-10-lstm"] == pytest.approx(2 / 3)
     assert set(report.figures) == {"memory-recall-10-drqn", "memory-recall-10-a2c"}
 
