@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..data import Dataset
+from ..encoders.base import Encoder
+from ..encoders.parts.deep import Deep, bound, folded, mean_field
 from ..encoders.parts.gibbs import Machine
 from ..encoders.parts.likelihood import (
     Estimate,
@@ -23,8 +26,11 @@ from ..encoders.parts.likelihood import (
 from ..encoders.parts.likelihoods import binarise
 from ..encoders.parts.tempering import Path, base_rates
 from ..encoders.rbm import Rbm
+from ..training.probing.chain_figures import chains as chains_figure
+from ..training.probing.subject import Subject
 from .features import logistic_error
 from .parts.learners import (
+    CHUNK,
     Setting,
     by_setting,
     encoder_of,
@@ -35,12 +41,14 @@ from .parts.learners import (
     threads_note,
     words,
 )
+from .parts.machine_figures import filters_figure
 from .parts.plan import BenchOptions, Outcome, Run
 from .parts.report import Report, Table
 
 kind = "MNIST: test log-likelihood of RBMs (annealing from below, RAISE from above), and errors of their features"
 
 SEEDS = 1
+ROUNDS = 30  # of mean field, where a deep machine's bound is measured
 STEPS, CHAINS = 14_500, 100  # of annealing, as Salakhutdinov & Murray (2008)
 REVERSED = 100  # test images whose likelihood is also found backwards, one walk each
 BITS = "--encoder.hidden 500 --encoder.binarise dynamic --encoder.gain 1 --batch-size 100 --picture-interval 0"
@@ -113,6 +121,29 @@ def judge(
     )
 
 
+class Bounded(NamedTuple):
+    """What log p(x) is at least, mean over the test images, nats."""
+
+    bound: float
+    low: float  # by the interval of log Z
+    high: float
+    log_partition: Estimate
+
+
+@torch.no_grad()
+def deep_bound(deep: Deep, train: Tensor, test: Tensor, *, steps: int = STEPS, chains: int = CHAINS) -> Bounded:
+    """Of bits `[N, V]` in the machine's own floating-point type, by mean field and annealing (Salakhutdinov & Hinton
+    2009, section 2.3); annealing begins at the rates of `train` and of its top's means."""
+    machine = folded(deep)
+    even = torch.cat([train, *mean_field(deep, train, ROUNDS)[1::2]], 1)
+    generator = torch.Generator(test.device).manual_seed(0)
+    path = Path(machine, base_rates(machine, even))
+    found = annealed_log_partition(path, temperatures(steps), chains, None, generator)
+    parts = [bound(deep, x, mean_field(deep, x, ROUNDS)) for x in test.split(CHUNK)]
+    mean = float(torch.cat(parts).mean())
+    return Bounded(mean - found.value, mean - found.high, mean - found.low, found)
+
+
 def bits(x: Tensor, seed: int) -> Tensor:
     """One draw of bits for each byte, flat, in float64."""
     return binarise(x, torch.Generator().manual_seed(seed)).flatten(1).double()
@@ -158,7 +189,15 @@ def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
             features,
         ),
     ]
-    return Report(tables, [*_notes(), threads_note(outcomes)], data)
+    firsts = {name: encoder_of(finished[0]) for name, finished in done.items()}
+    return Report(tables, [*_notes(), threads_note(outcomes)], data, _pictures(firsts, dataset))
+
+
+def _pictures(encoders: dict[str, Encoder], dataset: Dataset) -> dict[str, Figure]:
+    """Filters, and chains from test images and from noise."""
+    found = {f"boltzmann-{name}": chains_figure(Subject(name, one, dataset)) for name, one in encoders.items()}
+    rows = filters_figure(encoders, dataset, "filters of RBMs with 500 units; blue < 0 < red")
+    return found if rows is None else found | {"boltzmann-filters": rows}
 
 
 def _likelihood(encoder: Rbm, dataset: Dataset) -> Likelihood:
