@@ -8,7 +8,7 @@ rollout's first step was chosen before the update that precedes it, and is learn
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,22 +17,19 @@ from ..encoders.base import Encoder
 from ..envs.errors import UserError
 from ..envs.spec import EnvSpec
 from .base import Agent, Metrics
-from .parts.actor_critic import ActorCritic, RolloutAgent, check_window
+from .parts.actor_critic import RolloutAgent, RolloutSettings, check_window
 from .parts.compute import Compute
-from .parts.optimisers import Optimisers
 from .parts.policy_losses import entropy_loss, normalise, policy_gradient_loss, value_loss
 from .parts.returns import gae
 from .parts.rollouts import Rollout
-from .parts.schedules import Linear
 from .parts.settings import check_settings
 
 kind = "advantage actor-critic, synchronous: n-step or generalised advantages, with any memory"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RolloutSettings):
     learning_rate: float = 7e-4
-    learning_rate_decay_steps: int = 0  # environment steps in which the rate falls linearly to 0; 0 = constant
     optimizer: Literal["rmsprop", "adam"] = "rmsprop"
     optimizer_epsilon: float = 1e-5  # RMSProp: inside the root; Adam: outside
     rmsprop_decay: float = 0.99  # of the mean square of gradients (Mnih et al. 2016, section 5.1)
@@ -43,36 +40,19 @@ class Config:
     value_weight: float = 1.0  # of half the squared error, beside the policy's loss
     scale_values: bool = False  # values and advantages in units of the returns' size (Pop-Art without shift)
     entropy_weight: float = 0.01  # of the policy's entropy in nats
-    max_gradient_norm: float | None = 0.5  # of heads and encoder apart; None = no clipping
     clip_rewards: bool = False  # learn from rewards clipped to [-1, 1] (Atari); scores are never clipped
-    log_std: float = 0.0  # Gaussian: first log standard deviation, in half-widths of the action box
-    state_dependent_std: bool = False  # Gaussian: the deviation also depends on the observation
 
 
 class A2C(RolloutAgent):
     """Learns from each rollout once. Whoever applies gradients elsewhere calls `finished` and `accumulate` instead of
     `update`."""
 
+    config: Config
+
     def __init__(self, config: Config, spec: EnvSpec, encoder: Encoder, compute: Compute, seed: int):
-        network = ActorCritic(
-            encoder,
-            spec,
-            torch.Generator().manual_seed(seed),
-            log_std=config.log_std,
-            state_dependent_std=config.state_dependent_std,
-        )
-        super().__init__(network, spec, compute, config.rollout_steps, seed)
-        self.config = config
-        self.decay = Linear(1.0, 0.0, config.learning_rate_decay_steps)
-        self.optimisers = Optimisers(
-            [*network.head.parameters(), *network.value.parameters()],
-            encoder,
-            learning_rate=config.learning_rate,
-            epsilon=config.optimizer_epsilon,
-            max_gradient_norm=config.max_gradient_norm,
-            compute=compute,
-            rmsprop_decay=config.rmsprop_decay if config.optimizer == "rmsprop" else None,
-        )
+        super().__init__(config, spec, encoder, compute, seed)
+        decay = config.rmsprop_decay if config.optimizer == "rmsprop" else None
+        self.optimisers = self.make_optimisers(config.optimizer_epsilon, decay)
 
     def update(self) -> Metrics:
         rollout = self.finished()
@@ -118,13 +98,6 @@ class A2C(RolloutAgent):
         advantage = gae(reward, discount, value, rollout.following(value), trace)
         returns = advantage + value
         return (normalise(advantage, rollout.valid) if config.normalise_advantages else advantage), returns
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"optimisers": self.optimisers.state_dict()}
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        super().load_state_dict(saved)
-        self.optimisers.load_state_dict(saved["optimisers"])
 
 
 def build(config: Config, spec: EnvSpec, encoder: Encoder, compute: Compute, seed: int) -> Agent:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +21,9 @@ from torch import Tensor
 from ..encoders.base import Encoder
 from ..envs.spec import EnvSpec
 from .base import Agent, Metrics
-from .parts.actor_critic import ActorCritic, RolloutAgent, check_window
+from .parts.actor_critic import RolloutAgent, RolloutSettings, check_window
 from .parts.compute import Compute
 from .parts.distributions import Categorical, Gaussian
-from .parts.optimisers import Optimisers
 from .parts.policy_losses import (
     clipped_policy_loss,
     clipped_value_loss,
@@ -37,16 +35,14 @@ from .parts.policy_losses import (
 )
 from .parts.returns import gae
 from .parts.rollouts import Rollout, minibatches
-from .parts.schedules import Linear
 from .parts.settings import check_settings
 
 kind = "proximal policy optimisation: clipped surrogate, generalised advantages, minibatches, with any memory"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(RolloutSettings):
     learning_rate: float = 2.5e-4  # Adam
-    learning_rate_decay_steps: int = 0  # environment steps in which the rate falls linearly to 0; 0 = constant
     adam_epsilon: float = 1e-5  # Adam's denominator floor
     discount: float = 0.99  # per step
     rollout_steps: int = 128  # of every environment, per update
@@ -60,34 +56,17 @@ class Config:
     value_weight: float = 1.0  # of half the squared error, beside the policy's loss
     scale_values: bool = False  # values and advantages in units of the returns' size (Pop-Art without shift)
     entropy_weight: float = 0.01  # of the policy's entropy in nats
-    max_gradient_norm: float | None = 0.5  # of heads and encoder apart; None = no clipping
     clip_rewards: bool = False  # learn from rewards clipped to [-1, 1] (Atari); scores are never clipped
-    log_std: float = 0.0  # Gaussian: first log standard deviation, in half-widths of the action box
-    state_dependent_std: bool = False  # Gaussian: the deviation also depends on the observation
 
 
 class PPO(RolloutAgent):
     """Learns from each rollout several times."""
 
+    config: Config
+
     def __init__(self, config: Config, spec: EnvSpec, encoder: Encoder, compute: Compute, seed: int):
-        network = ActorCritic(
-            encoder,
-            spec,
-            torch.Generator().manual_seed(seed),
-            log_std=config.log_std,
-            state_dependent_std=config.state_dependent_std,
-        )
-        super().__init__(network, spec, compute, config.rollout_steps, seed)
-        self.config = config
-        self.decay = Linear(1.0, 0.0, config.learning_rate_decay_steps)
-        self.optimisers = Optimisers(
-            [*network.head.parameters(), *network.value.parameters()],
-            encoder,
-            learning_rate=config.learning_rate,
-            epsilon=config.adam_epsilon,
-            max_gradient_norm=config.max_gradient_norm,
-            compute=compute,
-        )
+        super().__init__(config, spec, encoder, compute, seed)
+        self.optimisers = self.make_optimisers(config.adam_epsilon)
 
     def remember(self, policy: Categorical | Gaussian, choice: Tensor, features: Tensor) -> dict[str, np.ndarray]:
         kept = torch.stack([policy.log_prob(choice)[0], self.acting.values(features)[0]]).cpu().numpy()
@@ -163,13 +142,6 @@ class PPO(RolloutAgent):
         }
         kl, clipped = policy_change(log_prob, extras["log_prob"], config.clip, weight)
         return losses, {"policy/kl": kl, "policy/clipped": clipped}
-
-    def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"optimisers": self.optimisers.state_dict()}
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        super().load_state_dict(saved)
-        self.optimisers.load_state_dict(saved["optimisers"])
 
 
 def build(config: Config, spec: EnvSpec, encoder: Encoder, compute: Compute, seed: int) -> Agent:

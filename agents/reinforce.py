@@ -29,6 +29,7 @@ from .parts.optimisers import Optimisers
 from .parts.policy_losses import entropy_loss, normalise, policy_gradient_loss, value_loss
 from .parts.returns import lambda_returns
 from .parts.scaled_value import ScaledValue
+from .parts.schedules import Linear
 from .parts.settings import check_settings
 
 kind = "REINFORCE: Monte-Carlo policy gradient, with a learned baseline, return normalisation and entropy as options"
@@ -86,6 +87,7 @@ class Reinforce(Agent):
             max_gradient_norm=config.max_gradient_norm,
             compute=compute,
         )
+        self.decay = Linear(1.0, 0.0, config.learning_rate_decay_steps)
         self.random = torch.Generator(compute.device).manual_seed(seed)
         self.store = EpisodeStore(spec.num_envs)
         self.steps = 0  # transitions observed
@@ -112,7 +114,7 @@ class Reinforce(Agent):
         if self.store.finished < config.episodes_per_update:
             return {}
         if config.learning_rate_decay_steps:
-            self.optimisers.scale_learning_rate(max(0.0, 1 - self.steps / config.learning_rate_decay_steps))
+            self.optimisers.scale_learning_rate(self.decay(self.steps))
         encoder, episodes = self.network.encoder, self.store.take()
         steps = sum(episode.length for episode in episodes)
         groups = [pad(group, self.device, encoder.window) for group in group_by_length(episodes, config.chunk_size)]

@@ -35,7 +35,6 @@ from .parts.auxiliary_tasks import (
 )
 from .parts.compute import Compute
 from .parts.experience import Experience, StoredState
-from .parts.optimisers import Optimisers
 from .parts.pixel_control import FeatureControl, PixelControl
 from .parts.reward_prediction import RewardPrediction
 from .parts.rollouts import Rollout
@@ -74,16 +73,9 @@ class Unreal(a2c.A2C):
         super().__init__(config, spec, encoder, compute, seed)
         self.tasks = make_tasks(config, spec, self)
         self.network.add_module("tasks", compute.place(self.tasks))
-        self.optimisers = Optimisers(
-            [*self.network.head.parameters(), *self.network.value.parameters()],
-            encoder,
-            learning_rate=config.learning_rate,
-            epsilon=config.optimizer_epsilon,
-            max_gradient_norm=config.max_gradient_norm,
-            compute=compute,
-            rmsprop_decay=config.rmsprop_decay if config.optimizer == "rmsprop" else None,
-            more_heads=[task.parameters() for task in self.tasks.tasks.values()],
-        )
+        decay = config.rmsprop_decay if config.optimizer == "rmsprop" else None
+        heads = [task.parameters() for task in self.tasks.tasks.values()]
+        self.optimisers = self.make_optimisers(config.optimizer_epsilon, decay, heads)
         self.sequences = config.sequences or spec.num_envs
         state = self.initial_state(1) if config.stored_state == "stored" else ()
         self.replay = Experience(

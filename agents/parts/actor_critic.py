@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -17,27 +19,33 @@ from .compute import Compute
 from .distributions import Categorical, Gaussian, make_head
 from .episodes import encode_padded
 from .networks import acting_copy
+from .optimisers import Optimisers
 from .rollouts import Rollout, RolloutStore
 from .scaled_value import ScaledValue
+from .schedules import Linear
+
+
+@dataclass(frozen=True)
+class RolloutSettings:
+    """Of heads, optimiser and rollouts; an agent's `Config` adds what it learns, and the defaults that are missing."""
+
+    learning_rate: float
+    rollout_steps: int  # of every environment, per update
+    learning_rate_decay_steps: int = 0  # environment steps in which the rate falls linearly to 0; 0 = constant
+    max_gradient_norm: float | None = 0.5  # of heads and encoder apart; None = no clipping
+    log_std: float = 0.0  # Gaussian: first log standard deviation, in half-widths of the action box
+    state_dependent_std: bool = False  # Gaussian: the deviation also depends on the observation
 
 
 class ActorCritic(nn.Module):
     """An encoder under a policy head, nearly uniform at first, and a value head."""
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        spec: EnvSpec,
-        generator: torch.Generator,
-        *,
-        log_std: float = 0.0,
-        state_dependent_std: bool = False,
-    ):
-        """`generator` draws the heads' parameters; the last two are of a Gaussian policy, see `make_head`."""
+    def __init__(self, config: RolloutSettings, spec: EnvSpec, encoder: Encoder, generator: torch.Generator):
+        """`generator` draws the heads' parameters."""
         super().__init__()
         size = int(np.prod(encoder.feature_shape))
         self.encoder = encoder
-        self.head = make_head(size, spec.action, generator, log_std, state_dependent_std)
+        self.head = make_head(size, spec.action, generator, config.log_std, config.state_dependent_std)
         self.value = ScaledValue(size, generator)  # its scale stays 1 unless it is told of returns
 
     def policy(self, features: Tensor) -> Categorical | Gaussian:
@@ -60,23 +68,41 @@ class _Acted(NamedTuple):
 class RolloutAgent(Agent):
     """Samples actions from the policy to explore, takes its mode to act greedily, and gathers rollouts.
 
-    A subclass says in `update` what it learns of a rollout that `finished` gives it, and in `remember` what it wants
-    kept of each choice. While the emulators run on the first action of a rollout, the update of the one before takes
-    place; that action was chosen by the parameters before it.
+    A subclass makes its `optimisers`, says in `update` what it learns of a rollout that `finished` gives it, and in
+    `remember` what it wants kept of each choice. While the emulators run on the first action of a rollout, the update
+    of the one before takes place; that action was chosen by the parameters before it.
     """
 
+    config: RolloutSettings
     network: ActorCritic
+    optimisers: Optimisers
 
-    def __init__(self, network: ActorCritic, spec: EnvSpec, compute: Compute, steps: int, seed: int):
-        """`steps`: of a rollout. `network` is placed as `compute` says."""
-        self.network, self.spec, self.compute, self.device = network, spec, compute, compute.device
-        compute.place(network)
-        self.acting = cast(ActorCritic, acting_copy(network))
+    def __init__(self, config: RolloutSettings, spec: EnvSpec, encoder: Encoder, compute: Compute, seed: int):
+        self.config, self.spec, self.compute, self.device = config, spec, compute, compute.device
+        self.network = ActorCritic(config, spec, encoder, torch.Generator().manual_seed(seed))
+        compute.place(self.network)
+        self.acting = cast(ActorCritic, acting_copy(self.network))
+        self.decay = Linear(1.0, 0.0, config.learning_rate_decay_steps)
         self.random = torch.Generator(compute.device).manual_seed(seed)
-        self.store = RolloutStore(steps, spec, compute.device)
+        self.store = RolloutStore(config.rollout_steps, spec, compute.device)
         self.steps = 0  # transitions observed
         self._acted: _Acted | None = None
         self._after: State | None = None  # the encoder's, after the last observation that was acted on
+
+    def make_optimisers(
+        self, epsilon: float, rmsprop_decay: float | None = None, more_heads: Sequence[Iterable[nn.Parameter]] = ()
+    ) -> Optimisers:
+        """Of the heads, the encoder and `more_heads`: see `Optimisers`."""
+        return Optimisers(
+            [*self.network.head.parameters(), *self.network.value.parameters()],
+            self.network.encoder,
+            learning_rate=self.config.learning_rate,
+            epsilon=epsilon,
+            max_gradient_norm=self.config.max_gradient_norm,
+            compute=self.compute,
+            rmsprop_decay=rmsprop_decay,
+            more_heads=more_heads,
+        )
 
     def remember(self, policy: Categorical | Gaussian, choice: Tensor, features: Tensor) -> dict[str, np.ndarray]:
         """A hook: what is kept of each choice, `[B, ...]` arrays; all tensors begin with `[1, B]`."""
@@ -172,6 +198,7 @@ class RolloutAgent(Agent):
             "random": self.random.get_state(),
             "store": self.store.state_dict(),
             "steps": self.steps,
+            "optimisers": self.optimisers.state_dict(),
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
@@ -179,6 +206,7 @@ class RolloutAgent(Agent):
         self.random.set_state(saved["random"])
         self.store.load_state_dict(saved["store"])
         self.steps = int(saved["steps"])
+        self.optimisers.load_state_dict(saved["optimisers"])
         self._acted = self._after = None
 
 
