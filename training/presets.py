@@ -24,6 +24,23 @@ class Preset:
     memory_reads_last: bool = False  # the last action and reward
 
 
+_Q_ATARI: dict[str, Any] = {  # of Q-learners, with a memory and without
+    "learning_rate": 1e-4,
+    "learning_rate_decay_steps": 2_000_000,
+    "adam_epsilon": 1e-5,
+    "replay_capacity": 1_000_000,
+    "learning_starts": 20_000,
+    "target_interval": 2_000,
+    "double": True,
+    "dueling": True,
+    "n_step": 3,
+    "prioritised": True,
+    "importance_steps": 1_500_000,
+    "clip_rewards": True,
+    "epsilon_final": 0.01,
+    "epsilon_decay_steps": 150_000,
+}
+
 # the first that fits is taken
 PRESETS: dict[str, Preset] = {
     "cartpole": Preset(
@@ -82,22 +99,7 @@ PRESETS: dict[str, Preset] = {
         "dqn",
         "ALE/*",
         "Hessel et al. 2018 table 1, hurried for short runs: faster, falling rate, faster target and exploration",
-        agent_config={
-            "learning_rate": 1e-4,
-            "learning_rate_decay_steps": 2_000_000,
-            "adam_epsilon": 1e-5,
-            "replay_capacity": 1_000_000,
-            "learning_starts": 20_000,
-            "target_interval": 2_000,
-            "double": True,
-            "dueling": True,
-            "n_step": 3,
-            "prioritised": True,
-            "importance_steps": 1_500_000,
-            "clip_rewards": True,
-            "epsilon_final": 0.01,
-            "epsilon_decay_steps": 150_000,
-        },
+        agent_config=_Q_ATARI,
         run={"num_envs": 8, "steps": 2_000_000, "evaluate_episodes": 30, "evaluate_epsilon": 0.05},
     ),
     "a2c-cartpole": Preset(
@@ -181,25 +183,7 @@ PRESETS: dict[str, Preset] = {
         "drqn",
         "ALE/*",
         "dqn's, with about as many transitions learned from per step, in sequences of 20 after 10 of burn-in",
-        agent_config={
-            "learning_rate": 1e-4,
-            "learning_rate_decay_steps": 2_000_000,
-            "adam_epsilon": 1e-5,
-            "batch_size": 16,
-            "sequence_length": 20,
-            "burn_in": 10,
-            "update_interval": 32,
-            "replay_capacity": 1_000_000,
-            "learning_starts": 20_000,
-            "target_interval": 2_000,
-            "dueling": True,
-            "n_step": 3,
-            "prioritised": True,
-            "importance_steps": 1_500_000,
-            "clip_rewards": True,
-            "epsilon_final": 0.01,
-            "epsilon_decay_steps": 150_000,
-        },
+        agent_config=_Q_ATARI | {"batch_size": 16, "sequence_length": 20, "burn_in": 10, "update_interval": 32},
         run={"num_envs": 8, "steps": 1_500_000, "evaluate_episodes": 30, "evaluate_epsilon": 0.05},
         memory="lstm",
         memory_config={"hidden": 256},
