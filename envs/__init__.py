@@ -9,7 +9,7 @@ from .errors import SpecError, UnknownNameError, UserError
 from .flicker import flicker
 from .options import EnvOptions
 from .spec import ActionSpec, EnvSpec, ObservationSpec
-from .stacked import stacked
+from .stacked import StackedEnv, stacked
 
 __all__ = [
     "ActionSpec",
@@ -59,7 +59,7 @@ def _make(env_id: str, num_envs: int, options: EnvOptions) -> VectorEnv:
         case "pixels":
             from .pixels import PixelEnv
 
-            return PixelEnv(env_id, num_envs, options)
+            return StackedEnv(PixelEnv(env_id, num_envs, options), options.stack or 2)
         case "maze":
             from .maze import MazeEnv
 

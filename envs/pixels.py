@@ -1,7 +1,7 @@
 """Classic control seen as pictures: Gymnasium's physics, drawn from the state for all copies at once.
 
 Gymnasium's own pictures take about a millisecond each; these are small, grey and anti-aliased, so that movement by less
-than a pixel shows, and are drawn on black, so that an empty frame is zero. One frame hides velocities: observations are
+than a pixel shows, and are drawn on black, so that an empty frame is zero. One frame hides velocities: `stacked` makes
 stacks of two or more.
 """
 
@@ -148,58 +148,43 @@ def _span(rising: np.ndarray, low: float, high: float) -> slice:
 
 
 class PixelEnv(VectorEnv):
-    """Copies of a classic-control world whose observations are stacks of grey pictures, uint8 `[stack, size, size]`.
-
-    At the start of an episode the stack holds zeros and one picture.
-    """
+    """Copies of a classic-control world, each seen as one grey picture, uint8 `[1, size, size]`."""
 
     def __init__(self, env_id: str, num_envs: int, options: EnvOptions):
         name = env_id.removeprefix("pixels/")
         if name not in SCENES:
             raise UnknownNameError("environment", env_id, [f"pixels/{known}" for known in SCENES])
-        size, stack = options.image_size or 64, options.stack or 2
+        size = options.image_size or 64
         self._env = RegisteredEnv(name, num_envs, options)
         self._rasteriser = Rasteriser(SCENES[name], size)
-        observation = ObservationSpec((stack, size, size), "uint8", 0, 255, stack=stack)
-        self.spec = replace(self._env.spec, id=env_id, observation=observation)
-        self._obs = np.zeros((num_envs, *observation.shape), np.uint8)
+        self.spec = replace(self._env.spec, id=env_id, observation=ObservationSpec((1, size, size), "uint8", 0, 255))
+
+    def _draw(self, obs: np.ndarray) -> np.ndarray:
+        return self._rasteriser.draw(obs)[:, None]
 
     def reset(self, seed: int) -> np.ndarray:
-        self._obs = self._begin(self._env.reset(seed))
-        return self._obs
+        return self._draw(self._env.reset(seed))
 
     def send(self, action: np.ndarray) -> None:
         self._env.send(action)
 
     def recv(self) -> Outcome:
         outcome = self._env.recv()
-        frame = self._rasteriser.draw(outcome.next_obs)
-        next_obs = np.concatenate([self._obs[:, 1:], frame[:, None]], axis=1)
-        next_obs[~outcome.valid, :-1] = 0  # the ignored step after an end shows the next episode's first observation
-        obs = next_obs
+        next_obs = obs = self._draw(outcome.next_obs)
         if outcome.obs is not outcome.next_obs:
             ended = outcome.terminated | outcome.truncated
             obs = next_obs.copy()
-            obs[ended] = self._begin(outcome.obs[ended])
-        self._obs = obs
+            obs[ended] = self._draw(outcome.obs[ended])
         return outcome._replace(next_obs=next_obs, obs=obs)
-
-    def _begin(self, obs: np.ndarray) -> np.ndarray:
-        stacks = np.zeros((len(obs), *self.spec.observation.shape), np.uint8)
-        stacks[:, -1] = self._rasteriser.draw(obs)
-        return stacks
 
     def render(self) -> np.ndarray:
         return self._env.render()
 
     def state_dict(self) -> dict[str, Any] | None:
-        saved = self._env.state_dict()
-        return None if saved is None else {"world": saved, "obs": self._obs.copy()}
+        return self._env.state_dict()
 
     def load_state_dict(self, saved: dict[str, Any]) -> np.ndarray:
-        self._env.load_state_dict(saved["world"])
-        self._obs = saved["obs"].copy()
-        return self._obs
+        return self._draw(self._env.load_state_dict(saved))
 
     def close(self) -> None:
         self._env.close()

@@ -8,7 +8,8 @@ import gymnasium
 import numpy as np
 import pytest
 from saccade.envs import EnvOptions, make_env
-from saccade.envs.pixels import SCENES, Capsule, PixelEnv, Rasteriser, Scene
+from saccade.envs.base import VectorEnv
+from saccade.envs.pixels import SCENES, Capsule, Rasteriser, Scene
 
 # states over which pictures are compared: low, high
 STATES: dict[str, tuple[list[float], list[float]]] = {
@@ -131,7 +132,7 @@ def test_stacks_hold_the_last_pictures_of_one_episode(count):
 
 @pytest.mark.parametrize("name", list(SCENES))
 def test_a_clone_goes_on_bit_for_bit(name):
-    def act(env: PixelEnv, generator: np.random.Generator) -> Any:
+    def act(env: VectorEnv, generator: np.random.Generator) -> Any:
         action = env.spec.action
         if action.is_discrete:
             env.send(generator.integers(0, action.count, 2))
