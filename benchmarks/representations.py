@@ -25,11 +25,11 @@ from .parts.plan import BenchOptions, Outcome, Run
 from .parts.report import Report, Table, by_group, number, training_curve
 from .parts.runner import places
 
-kind = "DQN from images: scratch, random shift, and four learners, each frozen, fine-tuned and co-trained"
+kind = "DQN from images: scratch, random shift, and seven learners, each frozen, fine-tuned and co-trained"
 
 ENV, SEEDS, EPISODES = "pixels/CartPole-v1", 5, 50
 MODES = ("frozen", "finetune", "cotrain")
-PER_PIXEL = ("linear", "autoencoder", "vae")  # whose own loss is a sum over pixels
+PER_PIXEL = ("linear", "autoencoder", "vae", "rbm", "gaussian-rbm", "dbn")  # whose own loss is a sum over pixels
 WINDOW = 0.2  # share of a run over which training episodes count as its score at a moment
 
 
@@ -51,15 +51,18 @@ ATARI = Size(400_000, "32 64 64", 256, ("--hidden", "512", "--learning-rate-deca
 
 
 def learners(size: Size) -> dict[str, tuple[str, ...]]:
-    """Settings of each learner's encoder: the conv nets and the widths of the features are the same."""
+    """Each row's learner and the settings of its encoder: the conv nets and the widths of the features are the same."""
     channels, code = ("--encoder.channels", *size.channels.split()), str(size.code)
     conv = ("--encoder.architecture", "conv", *channels)
     return {
-        "linear": ("--encoder.code", code),
+        "linear": ("linear", "--encoder.code", code),
         # squared error through a sigmoid learns nothing but black from such dark pictures
-        "autoencoder": (*conv, "--encoder.code", code, "--encoder.loss", "bernoulli"),
-        "vae": (*conv, "--encoder.hidden", "--encoder.activation", "relu", "--encoder.latents", code),
-        "contrastive": (*conv, "--encoder.hidden", "--encoder.features", code),
+        "autoencoder": ("autoencoder", *conv, "--encoder.code", code, "--encoder.loss", "bernoulli"),
+        "vae": ("vae", *conv, "--encoder.hidden", "--encoder.activation", "relu", "--encoder.latents", code),
+        "contrastive": ("contrastive", *conv, "--encoder.hidden", "--encoder.features", code),
+        "rbm": ("rbm", "--encoder.hidden", code),
+        "gaussian-rbm": ("rbm", "--encoder.hidden", code, "--encoder.visible", "gaussian"),
+        "dbn": ("dbn", "--encoder.hidden", str(4 * size.code), code),
     }
 
 
@@ -73,7 +76,7 @@ class Cell(NamedTuple):
 
 def cells(size: Size, folder: str) -> dict[str, Cell]:
     """All rows by group name; `folder` is where pretraining lies."""
-    plain = ("--encoder", "contrastive", *learners(size)["contrastive"], "--encoder.momentum", "0")
+    plain = ("--encoder", *learners(size)["contrastive"], "--encoder.momentum", "0")
     found = {
         "scratch": Cell("from scratch", plain),
         "scratch-shift": Cell("from scratch, random shift", (*plain, "--encoder.augment-agent", "4")),
@@ -114,12 +117,12 @@ def preparations(options: BenchOptions) -> list[Run]:
     budget = ("--frames", str(size.frames), "--epochs", str(size.epochs), "--picture-interval", "0")
     return [
         Run(
-            f"pretrain-{learner}",
+            f"pretrain-{row}",
             seed,
             ("saccade", "pretrain", learner, "--data", f"env:{_env(options)}", *_images(size), *settings, *budget),
         )
         for seed in range(options.seeds or SEEDS)
-        for learner, settings in learners(size).items()
+        for row, (learner, *settings) in learners(size).items()
     ]
 
 
@@ -267,8 +270,9 @@ def _figure(title: str, rows: dict[str, Cell], measured: dict[str, list[Measured
 def _notes(size: Size, limit: float) -> list[str]:
     return [
         f"The agent, its head and the width of the features ({size.code}) are the same in every cell, and so are the "
-        f"convolutions ({size.channels} channels, 3x3, stride 2) of all but `linear`, which is one linear map. From "
-        "scratch, agents see through the net of `contrastive`. Settings were chosen on learning from scratch "
+        f"convolutions ({size.channels} channels, 3x3, stride 2) of all but `linear`, which is one linear map, and the "
+        f"Boltzmann machines, which are dense (`dbn` with {4 * size.code} units below its features). From scratch, "
+        "agents see through the net of `contrastive`. Settings were chosen on learning from scratch "
         "alone, and no other cell was tuned. Co-training counts reconstructions per pixel, contrast in nats.",
         f"Pretraining: {size.epochs} epochs over {size.frames:,} frames of random play, for each learner and seed; "
         "they are not counted among the steps. At equal wall time its updates count, recording does not.",

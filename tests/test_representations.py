@@ -65,7 +65,7 @@ def test_every_cell_has_the_same_agent_and_head(options: BenchOptions):
         trained = count(trains(env, agent))["training"] - sum(math.prod(shape) for shape in head)
         assert (trained == 0) == frozen
         env.close()
-    assert len(found) == 3 + 4 * 3
+    assert len(found) == 3 + 7 * 3
     assert all(cell == found["scratch"] for cell in found.values())
 
 
@@ -117,7 +117,7 @@ def test_pretraining_counts_at_equal_wall_time(options: BenchOptions, tmp_path: 
     outcomes[lost] = outcomes[lost]._replace(result=None, error="lost")
     report = representations.report(outcomes, options)
     rows = {row[0]: row for row in report.tables[0].rows}
-    assert len(rows) == 14
+    assert len(rows) == 23
     assert rows["from scratch"][2:6] == ("8 [8, 8]", "4 [4, 4]", "7 [7, 7]", "0 + 12.0")
     assert rows["vae, frozen"][4:6] == ("3 [3, 3]", "10.0 + 12.0")
     assert report.data["cells"]["scratch"][0]["in_time"] == 7
@@ -125,7 +125,7 @@ def test_pretraining_counts_at_equal_wall_time(options: BenchOptions, tmp_path: 
     assert figure.axes[0].get_xlabel().startswith("score after")
     (commands,) = (note for note in report.notes if note.startswith("Commands"))
     typed = [shlex.split(line) for line in commands.splitlines() if line.startswith("saccade ")]
-    assert len(typed) == 4 + 15
+    assert len(typed) == 7 + 24
     assert all(word[:2] in (["saccade", "train"], ["saccade", "pretrain"]) for word in typed)
 
 
