@@ -29,14 +29,15 @@ from ..training.fit_model import make_classifier, make_trainer
 from ..training.fit_plan import FitConfig, FitPlan
 from ..training.pretrain import pretrain, resume
 from ..training.pretrain_plan import PretrainConfig, PretrainPlan
-from .parts.plan import BenchOptions
+from .parts.learners import MNIST_TRAIN
+from .parts.plan import BenchOptions, chosen
 from .parts.report import Report, Table
 from .parts.runner import places
 
-kind = "MNIST with 100, 1,000 and 10,000 labels: from pre-trained weights against random ones, same net and tuning"
+kind = "MNIST with 100 to 55,000 labels: from pre-trained weights against random ones, same net and tuning"
 
 SEEDS = 5
-COUNTS = {100: 300, 1_000: 800, 10_000: 2_000}  # labels -> updates
+COUNTS = {100: 300, 1_000: 800, 10_000: 2_000, MNIST_TRAIN: 5_500}  # labels -> updates
 BATCH = 50
 RATES = (3e-4, 1e-3, 3e-3)  # the tuning budget: one run each on the first seed, chosen by validation error
 
@@ -48,8 +49,18 @@ class Learner(NamedTuple):
     encoder: str
     settings: dict[str, Any]
     run: dict[str, Any]
+    counts: tuple[int, ...] = tuple(COUNTS)
+    random: tuple[str, dict[str, Any]] | None = None  # encoder and settings of the same net with random weights
+    tuned: dict[str, Any] | None = None  # settings that differ once there are labels
 
 
+def _sigmoid(*units: int) -> tuple[str, dict[str, Any]]:
+    """Layers as machines leave them, by the encoder whose random weights suit them: machines begin with tiny ones."""
+    names = dict.fromkeys(("activation", "code_activation"), "sigmoid")
+    return "autoencoder", {"hidden": units[:-1], "code": units[-1], **names}
+
+
+_MACHINES = {"gain": 100.0, "momentum": 0.5, "l2": 2e-4}  # a rate of 0.1, as Hinton (2010)
 LEARNERS = {
     "denoising": Learner(
         "denoising autoencoder 784-1000-500-250",
@@ -64,8 +75,33 @@ LEARNERS = {
         },
         {"epochs": 10, "schedule": "onecycle"},
     ),
-    "contrastive": Learner("contrastive conv net", "contrastive", {}, {"epochs": 4, "batch_size": 256}),
+    "contrastive": Learner(
+        "contrastive conv net", "contrastive", {}, {"epochs": 4, "batch_size": 256}, (100, 1_000, 10_000)
+    ),
+    "rbm": Learner(
+        "RBM 784-500",
+        "dbn",
+        {"hidden": (500,), **_MACHINES},
+        {"epochs": 15, "schedule": "linear"},
+        random=_sigmoid(500),
+        tuned={"rule": "trainer"},
+    ),
+    "dbn": Learner(
+        "DBN 784-500-500",
+        "dbn",
+        {"hidden": (500, 500), **_MACHINES},
+        {"epochs": 30, "schedule": "linear"},
+        random=_sigmoid(500, 500),
+        tuned={"rule": "trainer"},
+    ),
+    "vae": Learner(
+        "VAE 784-500-500-50",
+        "vae",
+        {"latents": 50, "binarise": "dynamic"},
+        {"epochs": 20, "batch_size": 250, "learning_rate": 2e-3, "schedule": "linear"},
+    ),
 }
+choices = tuple(LEARNERS)
 ARMS = {"random": "random weights", "frozen": "pre-trained, frozen", "finetune": "pre-trained, fine-tuned"}
 
 
@@ -84,13 +120,13 @@ def measure(options: BenchOptions) -> Report:
     """Pre-train and measure what is not there yet: a run that was stopped goes on."""
     dataset, folder = data.load("mnist"), places("few_labels", options.out).runs
     threads = options.threads or os.cpu_count() or 1
-    cells = []
+    cells, names = list[Cell](), chosen(options.only, choices)
     with Progress(transient=True) as progress:
-        task = progress.add_task("cells", total=len(LEARNERS) * len(ARMS) * len(COUNTS))
-        for name in LEARNERS:
+        task = progress.add_task("cells", total=len(ARMS) * sum(len(LEARNERS[name].counts) for name in names))
+        for name in names:
             bundle = _pretrained(name, folder / name, threads)
             for arm in ARMS:
-                for labels in COUNTS:
+                for labels in LEARNERS[name].counts:
                     file = folder / f"{name}-{arm}-{labels}.json"
                     cells.append(
                         _read(file, options.seeds or SEEDS) or _measure(name, arm, labels, bundle, dataset, options)
@@ -98,7 +134,7 @@ def measure(options: BenchOptions) -> Report:
                     file.write_text(json.dumps(cells[-1]._asdict()))
                     progress.advance(task)
     return Report(
-        [_table(name, cells) for name in LEARNERS],
+        [_table(name, cells) for name in names],
         _notes(),
         {"cells": [cell._asdict() for cell in cells], "rates": RATES, "updates": COUNTS, "batch_size": BATCH},
         {"few_labels": _figure(cells)},
@@ -120,6 +156,9 @@ def _pretrained(name: str, folder: Path, threads: int) -> Path:
 def plan_of(name: str, arm: str, labels: int, bundle: Path, rate: float, seed: int) -> FitPlan:
     """The supervised run of a cell. All arms read as many batches of the same size from the same examples."""
     learner = LEARNERS[name]
+    encoder, settings = learner.encoder, learner.settings | (learner.tuned or {})
+    if arm == "random" and learner.random is not None:
+        encoder, settings = learner.random
     batch = min(BATCH, labels)
     run = FitConfig(
         epochs=max(COUNTS[labels] // (labels // batch), 1),
@@ -127,11 +166,11 @@ def plan_of(name: str, arm: str, labels: int, bundle: Path, rate: float, seed: i
         learning_rate=rate,
         schedule="cosine",
         encoder_mode="scratch" if arm == "random" else arm,  # type: ignore[arg-type]
-        labels=labels,
+        labels=0 if labels == MNIST_TRAIN else labels,
         seed=seed,
     )
-    config = find_encoder(learner.encoder).Config(**learner.settings)
-    return FitPlan("mnist", learner.encoder, run, Augmentation(), config, None if arm == "random" else str(bundle))
+    config = find_encoder(encoder).Config(**settings)
+    return FitPlan("mnist", encoder, run, Augmentation(), config, None if arm == "random" else str(bundle))
 
 
 def trained(plan: FitPlan, dataset: Dataset, compute: Compute) -> Classifier:
@@ -181,25 +220,28 @@ def _table(name: str, cells: list[Cell]) -> Table:
     rows = []
     for arm, label in ARMS.items():
         row = [label]
-        for labels in COUNTS:
+        for labels in LEARNERS[name].counts:
             cell = next(c for c in cells if (c.learner, c.arm, c.labels) == (name, arm, labels))
             low, high = interval_of(cell.errors)
             mean = 100 - 100 * statistics.mean(cell.errors)
             row.append(f"{mean:.2f} [{100 - 100 * high:.2f}, {100 - 100 * low:.2f}], rate {cell.rate:g}")
         rows.append(tuple(row))
     title = f"{LEARNERS[name].label}: test accuracy in %, mean over seeds and its 95 % interval"
-    return Table(title, ("", *(f"{labels:,} labels" for labels in COUNTS)), rows)
+    return Table(title, ("", *(f"{labels:,} labels" for labels in LEARNERS[name].counts)), rows)
 
 
 def _figure(cells: list[Cell]) -> Figure:
-    figure = Figure(figsize=(4.2 * len(LEARNERS), 4), layout="constrained")
-    for axes, name in zip(figure.subplots(1, len(LEARNERS), squeeze=False)[0], LEARNERS, strict=True):
+    names = list(dict.fromkeys(cell.learner for cell in cells))
+    columns = min(len(names), 3)
+    rows = math.ceil(len(names) / columns)
+    figure = Figure(figsize=(4.2 * columns, 4 * rows), layout="constrained")
+    for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, names, strict=False):
         for arm, label in ARMS.items():
-            chosen = [cell for cell in cells if (cell.learner, cell.arm) == (name, arm)]
-            means = [statistics.mean(cell.errors) for cell in chosen]
-            spread = [[mean - min(c.errors) for mean, c in zip(means, chosen, strict=True)]]
-            spread.append([max(c.errors) - mean for mean, c in zip(means, chosen, strict=True)])
-            axes.errorbar([cell.labels for cell in chosen], means, spread, label=label, marker="o", capsize=3)
+            shown = [cell for cell in cells if (cell.learner, cell.arm) == (name, arm)]
+            means = [statistics.mean(cell.errors) for cell in shown]
+            spread = [[mean - min(c.errors) for mean, c in zip(means, shown, strict=True)]]
+            spread.append([max(c.errors) - mean for mean, c in zip(means, shown, strict=True)])
+            axes.errorbar([cell.labels for cell in shown], means, spread, label=label, marker="o", capsize=3)
         axes.set(xscale="log", yscale="log", xlabel="labels", ylabel="test error", title=LEARNERS[name].label)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.1%}"))
         axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:.0%}"))
@@ -216,7 +258,8 @@ def _notes() -> list[str]:
         f"Same net, same labelled examples, batch {BATCH}, Adam with a falling rate, and as many updates ({updates}) "
         f"in every row; rate out of {rates}, chosen by validation error on the first seed. Seeds differ in the "
         "labelled examples, the order, and the weights that are random. Pre-training saw all 55,000 training images "
-        "without labels. No augmentation in the supervised part.",
+        "without labels. No augmentation in the supervised part. Machines (RBM, DBN) are compared with sigmoid layers "
+        "of the same sizes whose random weights have deviation 4 / sqrt(inputs); their own, 0.01, would be a handicap.",
     ]
 
 

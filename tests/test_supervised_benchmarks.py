@@ -8,18 +8,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from saccade import data as datasets
 from saccade.benchmarks import BenchOptions, cifar10, few_labels, mnist, optimisers, supervised_speed
 from saccade.benchmarks.parts.plan import Outcome, Run
 from saccade.benchmarks.parts.supervised import error_curve
-from saccade.data import Split
+from saccade.data import Dataset, Split
 from saccade.encoders import find_encoder, make_encoder
 from saccade.encoders.base import count_parameters
+from saccade.envs.errors import UnknownNameError
 from saccade.envs.spec import ObservationSpec
+from saccade.training.bundle import load_bundle
+from saccade.training.classifier import Classifier
 from saccade.training.fit_arguments import parse_fit
+from saccade.training.fit_model import make_classifier
 from saccade.training.fit_plan import FitPlan, check
 
 SUITES = {"mnist": mnist, "cifar10": cifar10}
 DIGIT = ObservationSpec((1, 28, 28), "uint8", 0.0, 255.0)
+
+
+@pytest.fixture
+def data() -> Dataset:
+    """Forty images of noise for each split."""
+    x = torch.randint(0, 256, (40, *DIGIT.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    split = Split(x, torch.arange(40) % 10)
+    return Dataset("digits", DIGIT, split, split, split, tuple("0123456789"))
 
 
 def plan_of(run: Run) -> FitPlan:
@@ -124,16 +137,74 @@ def test_the_line_goes_through_both_ends(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_few_labels_compares_like_with_like(tmp_path: Path):
-    for name in few_labels.LEARNERS:
-        for labels, updates in few_labels.COUNTS.items():
+    for name, learner in few_labels.LEARNERS.items():
+        for labels in learner.counts:
+            updates = few_labels.COUNTS[labels]
             plans = {arm: few_labels.plan_of(name, arm, labels, tmp_path, 1e-3, 0) for arm in few_labels.ARMS}
-            assert len({(p.encoder, str(p.encoder_config)) for p in plans.values()}) == 1
+            different = {(p.encoder, str(p.encoder_config)) for p in plans.values()}
+            assert len(different) == (1 if learner.random is None else 2)
+            assert plans["frozen"].encoder_config == plans["finetune"].encoder_config
             assert len({(p.run.epochs, p.run.batch_size, p.run.labels, p.run.seed) for p in plans.values()}) == 1
             run = plans["random"].run
             assert run.epochs * (labels // run.batch_size) == pytest.approx(updates, rel=0.05)
             assert (plans["random"].bundle, plans["random"].run.encoder_mode) == (None, "scratch")
             for plan in plans.values():
                 check(plan)
+
+
+def read_by(net: Classifier, x: torch.Tensor) -> list[tuple[int, ...]]:
+    """Shapes of the matrices that what `net` answers depends on."""
+    net(x).sum().backward()
+    return [tuple(p.shape) for p in net.encoder.parameters() if p.grad is not None and p.dim() == 2]
+
+
+@pytest.mark.parametrize("name", ["rbm", "dbn", "vae"])
+def test_machines_and_random_layers_are_the_same_net(
+    name: str, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tiny = {"rbm": {"hidden": (5,)}, "dbn": {"hidden": (5, 4)}, "vae": {"hidden": (5,), "latents": 4}}[name]
+    learner = few_labels.LEARNERS[name]
+    learner = learner._replace(
+        settings=learner.settings | tiny,
+        run=learner.run | {"epochs": 2, "batch_size": 20},
+        random=learner.random and few_labels._sigmoid(*tiny["hidden"]),
+    )
+    monkeypatch.setitem(few_labels.LEARNERS, name, learner)
+    monkeypatch.setattr(datasets, "load", lambda _, **__: data)
+    folder = few_labels._pretrained(name, tmp_path / name, 1)
+    bundle = load_bundle(folder).encoder
+    x, nets = data.test.x[:5], {}
+    for arm in few_labels.ARMS:
+        plan = few_labels.plan_of(name, arm, few_labels.MNIST_TRAIN, folder, 1e-3, 0)
+        assert plan.run.labels == 0
+        nets[arm] = make_classifier(plan, data)
+    with torch.no_grad():
+        for arm in ("frozen", "finetune"):
+            torch.testing.assert_close(nets[arm].encode(x), bundle.read(x).flatten(1))
+        assert not torch.allclose(nets["random"].encode(x), bundle.read(x).flatten(1))
+    assert read_by(nets["random"], x) == read_by(nets["finetune"], x) != []
+    (group,) = nets["finetune"].encoder.parameter_groups() or [None]
+    assert group is None or (group.learning_rate_factor, group.optimizer) == (1.0, None)
+
+
+def test_few_labels_of_one_learner(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    learner = few_labels.LEARNERS["rbm"]
+    tiny = {"settings": learner.settings | {"hidden": (5,)}, "random": few_labels._sigmoid(5), "counts": (10, 20)}
+    run = {"run": learner.run | {"epochs": 1, "batch_size": 20}}
+    monkeypatch.setitem(few_labels.LEARNERS, "rbm", learner._replace(**tiny, **run))
+    for labels in (10, 20):
+        monkeypatch.setitem(few_labels.COUNTS, labels, 2)
+    monkeypatch.setattr(few_labels, "RATES", (1e-3, 1e-2))
+    monkeypatch.setattr(datasets, "load", lambda _, **__: data)
+    report = few_labels.measure(BenchOptions(only=("rbm",), seeds=2, out=tmp_path, threads=1))
+    (table,) = report.tables
+    assert table.columns == ("", "10 labels", "20 labels")
+    assert [row[0] for row in table.rows] == list(few_labels.ARMS.values())
+    cells = report.data["cells"]
+    assert [(cell["arm"], cell["labels"]) for cell in cells] == [(a, n) for a in few_labels.ARMS for n in (10, 20)]
+    assert all(len(cell["errors"]) == len(cell["tuning"]) == 2 for cell in cells)
+    with pytest.raises(UnknownNameError, match="did you mean 'dbn'"):
+        few_labels.measure(BenchOptions(only=("dbm",), out=tmp_path))
 
 
 def test_few_labels_report_and_cells_that_are_kept(tmp_path: Path):
