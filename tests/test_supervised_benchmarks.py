@@ -203,7 +203,7 @@ def test_few_labels_of_one_learner(data: Dataset, tmp_path: Path, monkeypatch: p
     cells = report.data["cells"]
     assert [(cell["arm"], cell["labels"]) for cell in cells] == [(a, n) for a in few_labels.ARMS for n in (10, 20)]
     assert all(len(cell["errors"]) == len(cell["tuning"]) == 2 for cell in cells)
-    with pytest.raises(UnknownNameError, match="did you mean 'dbn'"):
+    with pytest.raises(UnknownNameError, match="unknown setting 'dbm'"):
         few_labels.measure(BenchOptions(only=("dbm",), out=tmp_path))
 
 
