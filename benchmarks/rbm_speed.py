@@ -16,17 +16,16 @@ from torch import Tensor
 
 from .. import data
 from ..agents.parts.compute import Compute
-from ..data import Batches, Split
+from ..data import Split
 from ..encoders import rbm
 from ..encoders.parts.gibbs import Machine, hidden_mean, visible_mean
 from ..encoders.parts.likelihood import pseudo_log_likelihood
 from ..training import device
-from ..training.epochs import Trainer
-from ..training.optimise import Optimiser, groups_of
-from .parts.interleave import Advance, alternate
+from .parts.interleave import Advance, Speed, alternate
 from .parts.learners import flat
 from .parts.plan import BenchOptions
 from .parts.report import Report, Table, number
+from .vae_speed import pretraining
 
 kind = "images per second of an RBM in training on MNIST, CD-1, batch 100, against scikit-learn's BernoulliRBM"
 
@@ -58,36 +57,9 @@ class Side(NamedTuple):
 
 def our_side(split: Split, threads: int) -> tuple[Side, Compute]:
     """What `saccade pretrain rbm` does between two validations; and how it computes."""
-    spec = data.load("mnist").spec
-    compute = device.choose(spec, threads=threads)
-    torch.manual_seed(0)
-    learner = rbm.build(rbm.Config(hidden=HIDDEN, gain=1.0), spec)
-    compute = device.settle(compute, learner)
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    compute.place(learner)
-    stage = learner.stages()[0]
-    trainer = Trainer(
-        learner,
-        stage.loss,
-        Optimiser(groups_of(learner, stage.parameters), learning_rate=RATE, compute=compute),
-        Batches(split, BATCH, 0, compute.device),
-        epochs=1_000_000,
-        compute=compute,
-        after_update=learner.after_update,
-    )
-    updates = iter(trainer)
-
-    def advance(images: int) -> int:
-        count = max(round(images / BATCH), 1)
-        torch.set_float32_matmul_precision(precision)  # of the process: what is judged shall not have it
-        for _ in range(count):
-            next(updates)
-        trainer.losses.read()
-        torch.set_float32_matmul_precision("highest")
-        return count * BATCH
-
-    return Side(advance, learner), compute
+    config = rbm.Config(hidden=HIDDEN, gain=1.0)
+    ours = pretraining(lambda spec: rbm.build(config, spec), split, batch=BATCH, rate=RATE, threads=threads)
+    return Side(ours.advance, ours.learner), ours.compute
 
 
 def their_side(split: Split, dtype: type[np.floating], threads: int) -> Side:
@@ -149,6 +121,11 @@ def measure(options: BenchOptions) -> Report:
     for side in sides.values():
         side.advance(EPOCHS * len(split))
     found = {name: judge(side.parameters(), test) for name, side in sides.items()}
+    return report_on(speeds, found, compute, threads)
+
+
+def report_on(speeds: dict[str, Speed], found: dict[str, Quality], compute: Compute, threads: int) -> Report:
+    """`compute`: how ours computed."""
     ratio = speeds["saccade"].median / speeds["float64"].median
     rows = [
         (

@@ -7,6 +7,8 @@ if __name__ == "__main__" and not __package__:
 
 import os
 import tempfile
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 
@@ -15,6 +17,7 @@ from ..agents.parts.compute import Compute
 from ..data import Batches, Split
 from ..encoders import vae
 from ..envs.errors import UserError
+from ..envs.spec import ObservationSpec
 from ..training import device
 from ..training.epochs import Trainer
 from ..training.optimise import Optimiser, groups_of
@@ -30,12 +33,22 @@ SHARE = 5000  # images that the other trainer reads in one of its epochs
 MISSING = "this benchmark needs the pythae package: pip install --no-deps pythae==0.1.2, and tqdm and pydantic"
 
 
-def our_side(split: Split, threads: int) -> tuple[Advance, Compute]:
-    """What `saccade pretrain vae` does between two validations; and how it computes."""
+class Pretraining(NamedTuple):
+    """A learner in training."""
+
+    advance: Advance
+    learner: Any
+    compute: Compute
+
+
+def pretraining(
+    build: Callable[[ObservationSpec], Any], split: Split, *, batch: int, rate: float, threads: int
+) -> Pretraining:
+    """What `saccade pretrain` does with the learner that `build` makes for MNIST, between two validations."""
     spec = data.load("mnist").spec
     compute = device.choose(spec, threads=threads)
     torch.manual_seed(0)
-    learner = vae.build(vae.Config(hidden=(UNITS,), latents=LATENTS, activation="relu"), spec)
+    learner = build(spec)
     compute = device.settle(compute, learner)
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
@@ -44,8 +57,8 @@ def our_side(split: Split, threads: int) -> tuple[Advance, Compute]:
     trainer = Trainer(
         learner,
         stage.loss,
-        Optimiser(groups_of(learner, stage.parameters), learning_rate=RATE, compute=compute),
-        Batches(split, BATCH, 0, compute.device),
+        Optimiser(groups_of(learner, stage.parameters), learning_rate=rate, compute=compute),
+        Batches(split, batch, 0, compute.device),
         epochs=1_000_000,
         compute=compute,
         after_update=learner.after_update,
@@ -53,15 +66,20 @@ def our_side(split: Split, threads: int) -> tuple[Advance, Compute]:
     updates = iter(trainer)
 
     def advance(images: int) -> int:
-        count = max(round(images / BATCH), 1)
-        torch.set_float32_matmul_precision(precision)  # of the process: the other side shall not have it
+        count = max(round(images / batch), 1)
+        torch.set_float32_matmul_precision(precision)  # of the process: other sides and judges shall not have it
         for _ in range(count):
             next(updates)
         trainer.losses.read()
         torch.set_float32_matmul_precision("highest")
-        return count * BATCH
+        return count * batch
 
-    return advance, compute
+    return Pretraining(advance, learner, compute)
+
+
+def our_side(split: Split, threads: int) -> Pretraining:
+    config = vae.Config(hidden=(UNITS,), latents=LATENTS, activation="relu")
+    return pretraining(lambda spec: vae.build(config, spec), split, batch=BATCH, rate=RATE, threads=threads)
 
 
 def their_side(split: Split, folder: str) -> Advance:
@@ -94,9 +112,9 @@ def measure(options: BenchOptions) -> Report:
     """Both sides by turns, with the same number of threads."""
     threads = options.threads or os.cpu_count() or 1
     split = data.load("mnist").train
-    ours, compute = our_side(split, threads)
+    ours = our_side(split, threads)
     with tempfile.TemporaryDirectory() as folder:
-        sides = {"saccade": ours, "pythae": their_side(split, folder)}
+        sides = {"saccade": ours.advance, "pythae": their_side(split, folder)}
         speeds = alternate(sides, rounds=options.rounds, seconds=options.slice_seconds, title="dense VAE")
     ratio = speeds["saccade"].median / speeds["pythae"].median
     rows = [
@@ -112,9 +130,9 @@ def measure(options: BenchOptions) -> Report:
     title = f"VAE 784-{UNITS}-{LATENTS}-{UNITS}-784, batch {BATCH}, {threads} thread{plural}, by turns"
     notes = [
         f"To reach: {MUST:g} times pythae, better {GOAL:g}. Same net, batch, rate, Adam and Bernoulli loss. Ours: "
-        f"{device.describe(compute)}. pythae: its trainer's own loop over a DataLoader, float32, progress bars and "
-        f"saving left out. {len(speeds['pythae'].slices)} slices each; the warm-up is not counted; the ratio is one of "
-        "medians.",
+        f"{device.describe(ours.compute)}. pythae: its trainer's own loop over a DataLoader, float32, progress bars "
+        f"and saving left out. {len(speeds['pythae'].slices)} slices each; the warm-up is not counted; the ratio is "
+        "one of medians.",
     ]
     return Report(
         [Table(title, ("", "images/s (median)", "slices from to", "times pythae"), rows)],
