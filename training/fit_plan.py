@@ -14,7 +14,7 @@ from ..envs.errors import UnknownNameError, UserError
 from . import device as devices
 from .fit_recipes import RECIPES, Recipe
 from .optimise import Rule, Schedule
-from .plan import CONFIG_FILE, read_config
+from .plan import CONFIG_FILE, load_memory, read_config
 from .serial import from_json, to_json
 from .task_options import NoOptions, options_of
 
@@ -89,7 +89,6 @@ class FitPlan:
         if not isinstance(data, dict) or set(data) | {"memory", "memory_config"} != names:
             raise UserError(f"{path} is not of a run of `saccade fit`, which has {', '.join(sorted(names))}")
         entry = find_encoder(encoder or data["encoder"], user=encoder is not None)
-        memory = data.get("memory")
         return cls(
             data["task"],
             encoder or data["encoder"],
@@ -98,8 +97,7 @@ class FitPlan:
             from_json(entry.Config, data["encoder_config"], "encoder_config"),
             data["bundle"],
             from_json(options_of(data["task"]), data["task_options"], "task_options"),
-            memory,
-            memory and from_json(find_encoder(memory, user=False).Config, data["memory_config"], "memory_config"),
+            *load_memory(data),
         )
 
 

@@ -89,7 +89,6 @@ class Plan:
         if encoder is not None:
             data["encoder"] = encoder
         encoder_entry = find_encoder(data["encoder"], user=encoder is not None)
-        memory = data.get("memory")
         return cls(
             data["agent"],
             data["env"],
@@ -100,8 +99,7 @@ class Plan:
             from_json(EnvOptions, data["env_options"], "env_options"),
             from_json(EncoderUse, data.get("encoder_use", {}), "encoder_use"),
             data.get("bundle"),
-            memory,
-            memory and from_json(find_encoder(memory, user=False).Config, data["memory_config"], "memory_config"),
+            *load_memory(data),
         )
 
 
@@ -118,6 +116,18 @@ def read_config(directory: Path) -> Any:
         raise UserError(f"{directory} is not a run directory: it has no {CONFIG_FILE}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def load_memory(data: dict[str, Any]) -> tuple[str | None, Any]:
+    """(the memory behind the encoder, its settings) of what `config.json` holds; (None, None) where there is none.
+
+    Raises:
+        UserError: they are damaged or unknown.
+    """
+    name = data.get("memory")
+    if not name:
+        return None, None
+    return name, from_json(find_encoder(name, user=False).Config, data["memory_config"], "memory_config")
 
 
 def default_plan(
