@@ -19,6 +19,7 @@ from saccade.training.evaluate import Score, evaluate, evaluate_run
 from saccade.training.loop import NonFiniteError, Position, run
 from saccade.training.plan import Plan, default_plan
 from saccade.training.presets import PRESETS
+from saccade.training.tables import score_rows
 from saccade.training.train import resume, train
 
 
@@ -190,6 +191,23 @@ def test_interval_of_the_mean_by_hand() -> None:
     half = 3.182446 * np.std([1, 2, 3, 4], ddof=1) / 2  # t(.975, 3) times the standard error
     assert (score.low, score.high) == pytest.approx((2.5 - half, 2.5 + half))
     assert Score.of([5.0, 5.0], [1, 1]).low == 5
+
+
+def test_one_episode_gives_no_interval(tmp_path: Path) -> None:
+    """Neither in what is printed, nor in a result that other programs read."""
+    plan = tiny_plan(50)
+    once = dataclasses.replace(plan.run, evaluate_episodes=1)
+    result = train(dataclasses.replace(plan, run=once), tmp_path / "run", [])
+    assert json.loads((tmp_path / "run" / "result.json").read_text(), parse_constant=pytest.fail) == result
+    assert (result["score"]["low"], result["score"]["high"]) == (None, None)
+    assert score_rows(result["score"], 0.0) == {
+        "score": f"{result['score']['mean']:.1f} in one episode, greedy",
+        "95 % interval": "one episode gives none",
+    }
+    assert score_rows(vars(Score.of([1.0, 2.0, 3.0, 4.0], [1] * 4)), 0.1) == {
+        "score": "2.5, mean of 4 episodes, random actions 10%",
+        "95 % interval": "0.4 to 4.6",
+    }
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -28,11 +28,11 @@ MOST_ENVS = 25
 
 @dataclass(frozen=True)
 class Score:
-    """Scores of whole episodes; `low` and `high` are the 95 % interval of the mean (Student's t)."""
+    """Scores of whole episodes; `low` and `high` are the 95 % interval of the mean (Student's t), None for one."""
 
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     episodes: int
     scores: list[float]
     lengths: list[int]
@@ -40,8 +40,10 @@ class Score:
     @classmethod
     def of(cls, scores: list[float], lengths: list[int]) -> Score:
         mean = float(np.mean(scores))
-        error = float(stats.sem(scores)) if len(scores) > 1 else float("inf")
-        half = float(stats.t.ppf(0.975, len(scores) - 1)) * error if 0 < error < float("inf") else error
+        if len(scores) < 2:  # nothing says how much they differ
+            return cls(mean, None, None, len(scores), scores, lengths)
+        error = float(stats.sem(scores))
+        half = float(stats.t.ppf(0.975, len(scores) - 1)) * error if error else 0.0
         return cls(mean, mean - half, mean + half, len(scores), scores, lengths)
 
 

@@ -32,8 +32,11 @@ def show_result(result: dict[str, Any], out: Path) -> None:
 
 def score_rows(score: dict[str, Any], epsilon: float) -> dict[str, str]:
     how = f"random actions {epsilon:.0%}" if epsilon else "greedy"
+    mean = f"{score['mean']:,.1f}"
+    if score["low"] is None:
+        return {"score": f"{mean} in one episode, {how}", "95 % interval": "one episode gives none"}
     return {
-        "score": f"{score['mean']:,.1f}, mean of {score['episodes']} episodes, {how}",
+        "score": f"{mean}, mean of {score['episodes']} episodes, {how}",
         "95 % interval": f"{score['low']:,.1f} to {score['high']:,.1f}",
     }
 
