@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from agent_cases import changed, snapshot
+from dots import ENVS, SIZE, Dots
 from playing import begin, steps_of
 from saccade.agents import a2c, find_agent, make_agent, unreal
 from saccade.agents.parts.auxiliary_tasks import AuxiliaryTasks, ValueReplay, Window, known_transitions, remember
@@ -18,55 +19,13 @@ from saccade.agents.parts.pixel_control import PixelControl
 from saccade.encoders import find_encoder, make_encoder
 from saccade.encoders.base import Encoder, Inputs, WithMemory, remembered
 from saccade.envs import make_env
-from saccade.envs.base import Outcome, VectorEnv
+from saccade.envs.base import VectorEnv
 from saccade.envs.errors import SpecError, UserError
-from saccade.envs.spec import ActionSpec, EnvSpec, ObservationSpec
+from saccade.envs.spec import ObservationSpec
 from saccade.training.evaluate import evaluate
 
-ENVS, SIZE, LIMIT = 3, 8, 9
 SHORT: dict[str, Any] = {"rollout_steps": 6, "sequence_length": 6, "replay_capacity": 300}
 OFF = {"pixel_control": 0.0, "reward_prediction": 0.0, "value_replay": 0.0}
-
-
-class Dots(VectorEnv):
-    """A dot that action 1 moves one pixel on; it earns 1 where the row ends, and begins anew. Episodes are cut off."""
-
-    def __init__(self, num_envs: int = ENVS):
-        self.spec = EnvSpec("dots", num_envs, ObservationSpec((1, SIZE, SIZE), "uint8", 0, 255), ActionSpec(count=2))
-        self.place, self.time = np.zeros((2, num_envs), np.int64)
-        self.action = self.place
-
-    def see(self) -> np.ndarray:
-        picture = np.zeros((self.spec.num_envs, 1, SIZE * SIZE), np.uint8)
-        picture[np.arange(self.spec.num_envs), 0, self.place + SIZE * np.arange(self.spec.num_envs)] = 255
-        return picture.reshape(-1, 1, SIZE, SIZE)
-
-    def reset(self, seed: int) -> np.ndarray:
-        self.place = np.random.default_rng(seed).integers(0, SIZE, self.spec.num_envs)
-        self.time = np.arange(self.spec.num_envs)  # episodes do not end together
-        return self.see()
-
-    def send(self, action: np.ndarray) -> None:
-        self.action = action
-
-    def recv(self) -> Outcome:
-        moved = self.place + self.action
-        reward = (moved == SIZE).astype(np.float32)
-        self.place, self.time = moved % SIZE, self.time + 1
-        ended = self.time >= LIMIT
-        next_obs = self.see()
-        self.time = np.where(ended, 0, self.time)
-        self.place = np.where(ended, 0, self.place)
-        every, none = np.ones(self.spec.num_envs, bool), np.zeros(self.spec.num_envs, bool)
-        index = np.arange(self.spec.num_envs)
-        return Outcome(index, next_obs, self.see(), reward, none, ended, every.astype(np.float32), every)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"place": self.place.copy(), "time": self.time.copy()}
-
-    def load_state_dict(self, saved: dict[str, Any]) -> np.ndarray:
-        self.place, self.time = saved["place"].copy(), saved["time"].copy()
-        return self.see()
 
 
 def small(name: str, spec: ObservationSpec) -> Encoder:
