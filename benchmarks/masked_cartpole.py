@@ -25,7 +25,11 @@ GROUPS = {
     "ppo-lstm": Group("PPO, LSTM", _steps("ppo"), train("ppo", ENV)),
     "drqn-lstm": Group("DRQN, LSTM", _steps("drqn"), train("drqn", ENV)),
     "ppo-none": Group("PPO without a memory", _steps("ppo"), train("ppo", ENV, "--memory", "none")),
-    "dqn-none": Group("DQN", _steps("drqn"), train("dqn", ENV, "--preset", "cartpole")),
+    "dqn-none": Group(
+        "DQN",
+        _steps("drqn"),
+        train("dqn", ENV, "--preset", "cartpole", "--learning-rate-decay-steps", str(_steps("drqn"))),
+    ),
 }
 
 
