@@ -20,7 +20,7 @@ CLOSED = 1e4  # what a gate reads at padding: its sigmoid is exactly 0 or 1 in e
 
 @dataclass(frozen=True)
 class Config(Settings):
-    forget_bias: float = 1.0  # of the forget gate at first (Gers et al. 2000; Jozefowicz et al. 2015, section 2.2)
+    forget_bias: float = 1.0  # without a horizon, at first (Gers et al. 2000; Jozefowicz et al. 2015, section 2.2)
 
 
 class Lstm(Recurrent):

@@ -262,6 +262,9 @@ def test_gates_keep_over_the_horizon_at_first(name: str):
     assert 1.9 < steps.min() < 2.2
     assert 49 < steps.max() < 50.1
     assert abs(float(steps.mean()) - 26) < 1  # uniform over 2..50
+    layer.bias_ih_l0[2 * 2000 : 3 * 2000] = 20  # a candidate of 1, of which as much comes in as is not kept
+    _, after = encoder(Inputs(torch.zeros(1, 1, D)), start)
+    torch.testing.assert_close(after[-1].flatten(), 1 - kept / 2)
 
 
 @both

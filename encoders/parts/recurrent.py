@@ -38,7 +38,7 @@ class Settings:
     locked_dropout: bool = False  # one draw for all steps of a call (Gal & Ghahramani 2016, arXiv:1512.05287)
     bidirectional: bool = False  # a second net reads from the end: 2 * hidden features, for `fit` only
     learned_state: bool = False  # learn the state before the first step, instead of zeros
-    horizon: int = 0  # steps that gates keep for at first (Tallec & Ollivier 2018, "chrono"); 0 = as without it
+    horizon: int = 0  # gates keep for 2 to so many steps at first (Tallec & Ollivier 2018, "chrono"); 0 = off
 
 
 class Plan(NamedTuple):
@@ -92,9 +92,8 @@ class Recurrent(Encoder):
 
     @abstractmethod
     def keep(self, biases: Sequence[Tensor], reach: Tensor) -> None:
-        """Set the biases of gates, `[hidden]` each, such that unit i keeps about `exp(reach[i])` steps: a gate of
-        sigmoid(b) keeps for 1 + exp(b) steps (Tallec & Ollivier 2018,
-        arXiv:1804.11188)."""
+        """Set the biases of gates, `[hidden]` each, such that unit i keeps for `1 + exp(reach[i])` steps, as a gate of
+        sigmoid(reach[i]) does (Tallec & Ollivier 2018, arXiv:1804.11188)."""
 
     def closed_by(self, weight: Tensor) -> Tensor | None:
         """A column for the input weights such that an input of 1 there leaves unchanged what of the state is not
