@@ -12,7 +12,7 @@ from .parts.groups import Group, curves_of, runs_of, score_table, single_seed_no
 from .parts.plan import BenchOptions, Outcome, Run
 from .parts.report import Report, curve_figure
 
-kind = "CartPole without velocities: PPO and DRQN with an LSTM to 475 of 500, and both without a memory"
+kind = "CartPole without velocities: PPO and DRQN with an LSTM to 475 of 500, PPO and DQN without a memory"
 
 ENV, SOLVED, SEEDS = "masked/CartPole-v1", 475, 5
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from saccade.benchmarks import flicker, memory
+from saccade.benchmarks import flicker, masked_cartpole, memory
 from saccade.benchmarks.parts.plan import BenchOptions, Outcome, Run
 from saccade.envs.errors import UserError
 from saccade.training.arguments import parse_train
@@ -22,7 +22,7 @@ def outcome(run: Run, folder: Path, score: float) -> Outcome:
     return Outcome(run, folder, {"score": {"mean": score, "scores": [score]}, "steps_per_second": 100.0}, "")
 
 
-@pytest.mark.parametrize("suite", [memory, flicker], ids=["memory", "flicker"])
+@pytest.mark.parametrize("suite", [memory, flicker, masked_cartpole], ids=["memory", "flicker", "masked_cartpole"])
 def test_every_command_can_be_parsed(suite: Any):
     runs = suite.runs(BenchOptions(seeds=2, steps=1000))
     assert len({run.name for run in runs}) == len(runs)
@@ -82,3 +82,20 @@ def test_flickering_games_are_seen_alike_at_equal_frames(tmp_path: Path):
     report = flicker.report([outcome(run, tmp_path / run.name, 3.0) for run in runs], options)
     assert len(report.tables[0].rows) == 3
     assert "8,000" in report.notes[0]
+
+
+def test_masked_cartpole_with_a_memory_and_without(tmp_path: Path):
+    runs = masked_cartpole.runs(BenchOptions(seeds=1))
+    plans = {run.group: parse_train(run.arguments[2], [*run.arguments[3:], "--out", "out"]).plan for run in runs}
+    assert {name: plan.memory for name, plan in plans.items()} == {
+        "ppo-lstm": "lstm",
+        "drqn-lstm": "lstm",
+        "ppo-none": None,
+        "dqn-none": None,
+    }
+    for one, other in (("ppo-lstm", "ppo-none"), ("drqn-lstm", "dqn-none")):
+        assert plans[one].run.steps == plans[other].run.steps == plans[other].agent_config.learning_rate_decay_steps
+    assert plans["ppo-lstm"].agent_config == plans["ppo-none"].agent_config
+    report = masked_cartpole.report([outcome(run, tmp_path / run.name, 480.0) for run in runs], BenchOptions())
+    assert [row[3] for row in report.tables[0].rows] == ["1 of 1"] * 4
+    assert report.figures.keys() == {"masked_cartpole-ppo", "masked_cartpole-drqn"}
