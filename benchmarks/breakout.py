@@ -52,24 +52,27 @@ def protocol(agent: str, steps: int) -> dict[str, Any]:
     }
 
 
+def in_words(score: dict[str, Any]) -> str:
+    """The games of one run; `low` and `high` are None where it played one."""
+    interval = "" if score["low"] is None else f", 95 % interval over games {score['low']:.1f} to {score['high']:.1f}"
+    return f"mean {score['mean']:.1f}{interval}, from {min(score['scores']):.0f} to {max(score['scores']):.0f}."
+
+
 def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
     """Scores, protocols and curves."""
     groups = _groups(options)
+    groups = {name: group for name, group in groups.items() if any(o.run.group == name for o in outcomes)}
     stated = {name: protocol(name, options.steps or group.steps) for name, group in groups.items()}
     best = [
-        f"{groups[outcome.run.group].label}, seed {outcome.run.seed}: mean {score['mean']:.1f}, 95 % interval over "
-        f"games {score['low']:.1f} to {score['high']:.1f}, from {min(games):.0f} to {max(games):.0f}."
+        f"{groups[outcome.run.group].label}, seed {outcome.run.seed}: {in_words(outcome.result['score'])}"
         for outcome in outcomes
         if outcome.result is not None
-        for score in (outcome.result["score"],)
-        for games in (score["scores"],)
     ]
     words = [
         f"Protocol, {groups[name].label}. " + "; ".join(f"{key.replace('_', ' ')}: {it}" for key, it in each.items())
         for name, each in stated.items()
     ]
-    skip = stated["dqn"]["frame_skip"]
-    notes = [*best, *words, f"Frames are {skip} times the steps.", *single_seed_note(outcomes)]
+    notes = [*best, *words, *single_seed_note(outcomes)]
     curves, title = curves_of(groups, outcomes), f"{ENV}, training games (unclipped)"
     figures = {
         f"breakout-{name}": curve_figure({group.label: curves[group.label]}, options.steps or group.steps, title)

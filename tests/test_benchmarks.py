@@ -245,7 +245,7 @@ def test_reports_of_the_suites(name, tmp_path, monkeypatch):
         folder.mkdir()
         (folder / "metrics.jsonl").write_text('{"step": 50, "episode/score": 10.0}\n')
         mean = [-10000.0, 480.0, 500.0][run.seed]
-        score = {"mean": mean, "low": mean, "high": mean, "scores": [mean]}
+        score = {"mean": mean, "low": None, "high": None, "scores": [mean]}  # of one episode
         outcomes.append(Outcome(run, folder, {"score": score, "steps_per_second": 100.0 + run.seed, "steps": 100}, ""))
     outcomes[-1] = outcomes[-1]._replace(result=None, error="lost")
     first, last = outcomes[0].run.group, outcomes[-1].run.group
@@ -261,6 +261,11 @@ def test_reports_of_the_suites(name, tmp_path, monkeypatch):
     if name == "breakout":
         stated = report.data["protocol"]["dqn"]
         assert (stated["sticky_actions"], stated["training_frames"], stated["games"]) == (0, 400, 30)
+        assert report.notes[0] == "dqn, seed 0: mean -10000.0, from -10000 to -10000."
+        ppo = breakout.report([outcome for outcome in outcomes if outcome.run.group == "ppo"], options)
+        assert ppo.data["protocol"].keys() == {"ppo"}  # nothing is said of what was not run
+        several = {"mean": 2.0, "low": 0.7, "high": 3.3, "scores": [1.0, 3.0, 2.0]}
+        assert breakout.in_words(several) == "mean 2.0, 95 % interval over games 0.7 to 3.3, from 1 to 3."
 
 
 def test_hyper_parameters_of_the_peer_by_hand():
