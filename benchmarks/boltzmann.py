@@ -223,7 +223,8 @@ def _notes() -> list[str]:
         "image. Annealed importance sampling estimates Z without bias, so its log is too low and the likelihood too "
         "high on average; RAISE, backwards from the images themselves, is too low on average: the truth lies between, "
         "where both have come close. Annealing begins at independent pixels with the rates of 10,000 training images. "
-        "Published: Salakhutdinov & Murray 2008, table 2 (CD-1, CD-25); SYSTEMS.md for persistent chains.",
+        "Published: Salakhutdinov & Murray 2008, table 2 (CD-1, CD-25); that of persistent chains is a rough mark, for "
+        "which we know no table.",
     ]
 
 
