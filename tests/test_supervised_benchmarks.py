@@ -211,7 +211,10 @@ def test_few_labels_report_and_cells_that_are_kept(tmp_path: Path):
     file = tmp_path / "cell.json"
     cell = few_labels.Cell("denoising", "random", 100, 1e-3, {"0.001": 0.3}, [0.2, 0.3])
     file.write_text(json.dumps(cell._asdict()))
-    assert few_labels._read(file, 2) == cell
-    assert few_labels._read(file, 3) is None
+    assert few_labels.Cell(**few_labels.read_cell(file, 2, (1e-3,))) == cell
+    assert few_labels.read_cell(file, 3, (1e-3,)) is None
+    assert few_labels.read_cell(file, 2, (1e-3, 1e-2)) is None  # tuned on another grid
+    assert few_labels.accuracy([0.2], 2) == "80.00"  # one seed gives no interval
+    assert few_labels.accuracy([0.2, 0.2], 1) == "80.0 [80.0, 80.0]"
     low, high = few_labels.interval_of([0.2, 0.3])
     assert (low, high) == (pytest.approx(0.25 - 12.706 * 0.05, abs=1e-3), pytest.approx(0.25 + 12.706 * 0.05, abs=1e-3))
