@@ -196,7 +196,8 @@ def score_at(folder: Path, seconds: float) -> float:
 def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
     """One table, one figure, and the command of every cell."""
     size, name = size_for(options), _env(options)
-    rows = cells(size, _folder(options))
+    asked = {outcome.run.group for outcome in outcomes}
+    rows = {group: cell for group, cell in cells(size, _folder(options)).items() if group in asked}
     done = {group: found for group, found in by_group(outcomes).items() if found}
     limit = (
         statistics.median(o.result["seconds"] for o in done.get("scratch", ()) if o.result) if "scratch" in done else 0
@@ -268,6 +269,12 @@ def _figure(title: str, rows: dict[str, Cell], measured: dict[str, list[Measured
 
 
 def _notes(size: Size, limit: float) -> list[str]:
+    wall_time = (
+        f"At equal wall time: training episodes in the last fifth before {limit:,.0f} s, the median time of learning "
+        "from scratch, had passed; cells that were through before count as they ended, and could have gone on."
+    )
+    if not limit:
+        wall_time = "Nothing is known at equal wall time: learning from scratch, which sets the time, was not measured."
     return [
         f"The agent, its head and the width of the features ({size.code}) are the same in every cell, and so are the "
         f"convolutions ({size.channels} channels, 3x3, stride 2) of all but `linear`, which is one linear map, and the "
@@ -277,19 +284,17 @@ def _notes(size: Size, limit: float) -> list[str]:
         f"Pretraining: {size.epochs} epochs over {size.frames:,} frames of random play, for each learner and seed; "
         "they are not counted among the steps. At equal wall time its updates count, recording does not.",
         f"Greedy: mean of {EPISODES} episodes with the final parameters on fresh seeds. While training: mean of the "
-        "learning curve, random actions included. At equal wall time: training episodes in the last fifth before "
-        f"{limit:,.0f} s, the median time of learning from scratch, had passed; cells that were through before count "
-        "as they ended, and could have gone on. All runs took turns on one machine.",
+        f"learning curve, random actions included. {wall_time} All runs took turns on one machine.",
     ]
 
 
 def _commands(size: Size, options: BenchOptions, rows: dict[str, Cell]) -> str:
     """What to type for every cell, once for all seeds."""
-    folder = _folder(options)
+    folder, read = _folder(options), {f"pretrain-{cell.learner}" for cell in rows.values()}
     lines = [
         f"saccade {shlex.join(run.arguments[1:])} --seed 0 --out {folder}/{run.name}"
         for run in preparations(options)
-        if run.seed == 0
+        if run.seed == 0 and run.group in read
     ]
     for group, cell in rows.items():
         words = [word.format(seed=0) for word in (*_train(options, size)[1:], *cell.encoder)]

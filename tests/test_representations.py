@@ -128,6 +128,15 @@ def test_pretraining_counts_at_equal_wall_time(options: BenchOptions, tmp_path: 
     assert len(typed) == 7 + 24
     assert all(word[:2] in (["saccade", "train"], ["saccade", "pretrain"]) for word in typed)
 
+    few = representations.report([one for one in outcomes if one.run.group == "vae-frozen"], options)  # by --only
+    assert [row[4] for row in few.tables[0].rows] == ["– [–, –]"]
+    assert any("Nothing is known at equal wall time" in note for note in few.notes)
+    (commands,) = (note for note in few.notes if note.startswith("Commands"))
+    assert [line.split()[:3] for line in commands.splitlines() if line.startswith("saccade ")] == [
+        ["saccade", "pretrain", "vae"],
+        ["saccade", "train", "dqn"],
+    ]
+
 
 def test_what_is_missing_is_drawn_as_missing():
     assert np.isnan(estimate([float("nan")]).value)
