@@ -17,7 +17,7 @@ from saccade.envs.spec import ActionSpec, EnvSpec, ObservationSpec
 from saccade.training import checkpoint
 from saccade.training.evaluate import Score, evaluate, evaluate_run
 from saccade.training.loop import NonFiniteError, Position, run
-from saccade.training.plan import Plan, default_plan
+from saccade.training.plan import Plan, default_plan, load_memory
 from saccade.training.presets import PRESETS
 from saccade.training.tables import score_rows
 from saccade.training.train import resume, train
@@ -191,6 +191,13 @@ def test_interval_of_the_mean_by_hand() -> None:
     half = 3.182446 * np.std([1, 2, 3, 4], ddof=1) / 2  # t(.975, 3) times the standard error
     assert (score.low, score.high) == pytest.approx((2.5 - half, 2.5 + half))
     assert Score.of([5.0, 5.0], [1, 1]).low == 5
+
+
+def test_a_memory_without_its_settings_is_damage() -> None:
+    assert load_memory({"memory": None}) == (None, None)
+    assert load_memory({"memory": "gru", "memory_config": {"hidden": 7}})[1].hidden == 7
+    with pytest.raises(UserError, match="'memory_config' must be a dictionary"):
+        load_memory({"memory": "gru"})
 
 
 def test_one_episode_gives_no_interval(tmp_path: Path) -> None:

@@ -42,8 +42,7 @@ class Score:
         mean = float(np.mean(scores))
         if len(scores) < 2:  # nothing says how much they differ
             return cls(mean, None, None, len(scores), scores, lengths)
-        error = float(stats.sem(scores))
-        half = float(stats.t.ppf(0.975, len(scores) - 1)) * error if error else 0.0
+        half = float(stats.t.ppf(0.975, len(scores) - 1) * stats.sem(scores))
         return cls(mean, mean - half, mean + half, len(scores), scores, lengths)
 
 

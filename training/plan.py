@@ -127,7 +127,7 @@ def load_memory(data: dict[str, Any]) -> tuple[str | None, Any]:
     name = data.get("memory")
     if not name:
         return None, None
-    return name, from_json(find_encoder(name, user=False).Config, data["memory_config"], "memory_config")
+    return name, from_json(find_encoder(name, user=False).Config, data.get("memory_config"), "memory_config")
 
 
 def default_plan(
