@@ -162,6 +162,27 @@ def test_gradient_steps_and_targets_come_when_they_are_due() -> None:
     assert 2 <= sum(targets[20:]) <= 8  # equal only just after a copy
 
 
+def test_what_is_due_and_at_which_rate_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, _, _ = small_dqn(dataclasses.replace(SMALL, learning_rate_decay_steps=100))
+    scales: list[float] = []
+    monkeypatch.setattr(agent.optimisers, "scale_learning_rate", scales.append)
+
+    def due(steps: int, held: int, *, is_ready: bool = True) -> int:
+        agent.steps = steps
+        monkeypatch.setattr(agent, "replay", range(held))
+        return agent.due(is_ready=is_ready)
+
+    assert due(19, 19) == 0  # the replay wants 20; from here on steps count
+    assert due(22, 22) == 0
+    assert due(32, 32) == 3 * 2  # 13 steps: three bursts of two, and one step over
+    assert due(34, 34) == 0
+    assert due(35, 35) == 2
+    assert due(60, 60, is_ready=False) == 0
+    assert due(63, 63) == 0
+    assert due(164, 164) == 26 * 2
+    assert scales == pytest.approx([0.68, 0.65, 0.0])
+
+
 @pytest.mark.parametrize("rate", [1.0, 0.25])
 def test_the_target_follows(rate: float) -> None:
     online, target = torch.nn.BatchNorm1d(3), torch.nn.BatchNorm1d(3)
