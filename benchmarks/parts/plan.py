@@ -23,7 +23,7 @@ class BenchOptions:
     against: Literal["none", "sb3"] = "none"  # a peer that runs the same task beside ours
     steps: int | None = None  # environment steps of each run; None: the benchmark's own number
     out: Path | None = None  # runs and results go here; None: runs/bench/NAME and benchmarks/results of the checkout
-    env: str | None = None  # representations: a world that shows images (None: pixels/CartPole-v1); scaling: any world
+    env: str | None = None  # another world: representations, memory, flicker, scaling, unreal_ablation; None: their own
     which: Literal["cartpole", "breakout", "both"] = "both"  # throughput: which tasks to time
     rounds: int = 8  # throughput: slices of each side; the first is a warm-up and not counted
     slice_seconds: float = 7.0  # throughput: length of a slice
