@@ -172,8 +172,8 @@ def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
     notes = [
         "Gradients reach back as far as the cue: drqn replays sequences, a2c unrolls, as long as the recall (T-maze: "
         "half as long again). The gates of lstm and gru begin such that they keep for 2 steps to as many, evenly "
-        "spread (--memory.horizon); ntm and dnc are told nothing. Feed-forward in drqn's rows is dqn. Behind a perceptron of "
-        "32 units each.",
+        "spread (--memory.horizon); ntm and dnc are told nothing. Feed-forward in drqn's rows is dqn. Behind a "
+        "perceptron of 32 units each.",
         *single_seed_note(outcomes),
     ]
     return Report(tables, notes, {"solved": share}, figures)
