@@ -84,6 +84,13 @@ class Hopfield(FeedForward):
                 return associative.synchronous(self.weight, state, self.config.sweeps)
             return associative.asynchronous(self.weight, state, self.config.sweeps, generator)
 
+    @torch.no_grad()
+    def step(self, state: Tensor) -> Tensor:
+        """All units of states `[N, D]` moved once, at the same time."""
+        if self.dense:
+            return associative.attend(self.stored(), state, self.config.beta)
+        return associative.synchronous(self.weight, state, 1)
+
     def energy(self, state: Tensor) -> Tensor:
         """Of states `[N, D]`: `[N]`."""
         if self.dense:
@@ -95,10 +102,17 @@ class Hopfield(FeedForward):
         number = int(self.count)
         return self.weight[:number] if number else self.weight
 
+    def held(self) -> Tensor:
+        """The stored patterns that it still has as such, `[P, D]`; pairwise weights remember at most `patterns`."""
+        return self.stored()[: int(self.count)] if self.dense else self.kept[: int(self.count)]
+
+    def observation(self, state: Tensor) -> Tensor:
+        """States `[N, D]` in unit scale, float32 `[N, *shape]`."""
+        return ((state + 1) / 2 if self.unit.bounded else state).float().unflatten(1, self.shape)
+
     def reconstruct(self, x: Tensor) -> Tensor:
         """What is found, in unit scale, float32 `[N, *shape]`."""
-        found = self.encode(x)
-        return ((found + 1) / 2 if self.unit.bounded else found).float().unflatten(1, self.shape)
+        return self.observation(self.encode(x))
 
     @torch.no_grad()
     def fit(self, x: Tensor) -> None:
@@ -110,7 +124,20 @@ class Hopfield(FeedForward):
         patterns = self.read_state(x)
         if not len(patterns) or (self.dense and len(patterns) > self.config.patterns):
             raise UserError(f"hopfield: fit stores 1 to {self.config.patterns} patterns, not {len(x)}; set patterns")
-        self._store(patterns)
+        self.store(patterns)
+
+    @torch.no_grad()
+    def store(self, patterns: Tensor) -> None:
+        """These states `[P, D]` and nothing else; with the dense form at most as many as there are rows."""
+        if self.dense:
+            self.weight.zero_()
+            self.weight[: len(patterns)] = patterns
+        else:
+            rule = associative.hebbian if self.config.storage == "hebbian" else associative.pseudo_inverse
+            self.weight.copy_(rule(patterns))
+            kept = patterns[: len(self.kept)]
+            self.kept[: len(kept)] = kept
+        self.count.fill_(len(patterns))
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """A scalar: the mean `energy` per unit (hebbian), or the `retrieval` error per unit of one step."""
@@ -150,17 +177,8 @@ class Hopfield(FeedForward):
     @torch.no_grad()
     def _store_kept(self) -> None:
         if int(self.seen):
-            self._store(self.kept[: int(self.seen)])
+            self.store(self.kept[: int(self.seen)])
             self.seen.zero_()
-
-    def _store(self, patterns: Tensor) -> None:
-        if self.dense:
-            self.weight.zero_()
-            self.weight[: len(patterns)] = patterns
-        else:
-            rule = associative.hebbian if self.config.storage == "hebbian" else associative.pseudo_inverse
-            self.weight.copy_(rule(patterns))
-        self.count.fill_(len(patterns))
 
 
 def build(config: Config, spec: ObservationSpec) -> Hopfield:

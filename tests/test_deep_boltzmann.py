@@ -18,6 +18,7 @@ from saccade.encoders.parts.deep import Deep
 from saccade.encoders.parts.likelihood import exact_log_partition, log_likelihood
 from saccade.envs.errors import SpecError, UserError
 from saccade.envs.spec import ObservationSpec
+from saccade.training.probing.chain_figures import machine_weights
 from torch import Tensor
 
 SIZES = [(4, 3, 2), (3, 2, 3, 2), (2, 3, 2, 2, 2)]
@@ -219,3 +220,10 @@ def refusals() -> list[tuple[Callable[[], object], type[Exception], str]]:
 def test_what_makes_no_sense_is_refused(action: Callable[[], object], error: type[Exception], word: str):
     with pytest.raises(error, match=word):
         action()
+
+
+def test_probing_draws_the_weights_of_every_layer():
+    assert {name: tuple(w.shape) for name, w in machine_weights(make()).items()} == {
+        "weights.0": (4, 5),
+        "weights.1": (3, 4),
+    }

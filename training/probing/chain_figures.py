@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from ...encoders.base import Encoder
 from ..pictures import as_pictures, grid_figure
 from .subject import Subject
 
@@ -33,20 +34,39 @@ def chains(subject: Subject) -> Figure:
     return grid_figure(np.stack(rows), title, rows=labels, columns=[str(step) for step in STEPS])
 
 
-def histograms(subject: Subject) -> Figure:
-    """Of the weights, of the codes of test examples, and of each unit's mean over them."""
-    codes = subject.codes["test"].x.float().cpu()
-    weight: torch.Tensor = subject.encoder.weight.detach()  # type: ignore[assignment, union-attr, operator]
-    panels = {
-        "weights": weight.flatten().float().cpu(),
-        "hidden units, test examples": codes.flatten(),
-        "mean of each hidden unit": codes.mean(0),
+def machine_weights(encoder: Encoder) -> dict[str, torch.Tensor]:
+    """The weights of all Boltzmann machines in an encoder by their names, biases left out; empty: there are none."""
+    machines = [
+        (name, module)
+        for name, module in encoder.named_modules()
+        if any(callable(getattr(module, ability, None)) for ability in ("machine", "deep", "free_energy"))
+    ]
+    return {
+        ".".join(filter(None, (name, own))): parameter.detach()
+        for name, module in machines
+        for own, parameter in module.named_parameters()
+        if parameter.dim() > 1
     }
-    figure = Figure(figsize=(9, 2.8), layout="constrained")
-    for axes, (title, values) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+
+
+def histograms(subject: Subject) -> Figure:
+    """Of the weights of each layer, of the codes of test examples, and of each unit's mean over them."""
+    codes = subject.codes["test"].x.float().cpu()
+    weights = machine_weights(subject.encoder)
+    named = {"weights" if len(weights) == 1 else name: w.flatten().float().cpu() for name, w in weights.items()}
+    panels = named | {"codes of test examples": codes.flatten(), "mean of each unit's code": codes.mean(0)}
+    columns = 2 if len(panels) == 4 else 3
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(9, 2.6 * rows + 0.3), dpi=100, layout="constrained")
+    places = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, (title, values) in zip(places, panels.items(), strict=False):
         axes.hist(values.numpy(), BINS, log=True)
         deviation, mean = torch.std_mean(values)
         axes.set_title(f"{title}\nmean {mean:.3g}, deviation {deviation:.3g}", fontsize=8)
-        axes.tick_params(labelsize=7)
+        axes.tick_params(which="both", labelsize=7)
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
+    for axes in places[::columns]:
+        axes.set_ylabel("how many", fontsize=8)
     figure.suptitle(subject.name, fontsize=9)
     return figure

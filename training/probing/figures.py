@@ -15,8 +15,10 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from ...encoders.hopfield import Hopfield
+from ...encoders.som import Som
 from ..pictures import Array, as_pictures, grid_figure, in_rows, png, scatter_figure
-from . import chain_figures, filters
+from . import chain_figures, classical_figures, filters
 from .subject import Subject
 
 TITLES = {
@@ -32,6 +34,9 @@ TITLES = {
     "samples": "Samples",
     "chains": "Gibbs chains",
     "histograms": "Weights and activities",
+    "map": "The map and its U-matrix",
+    "retrieval": "Stored patterns, damaged and found",
+    "memory": "Basins and capacity",
 }
 SHOWN = 10  # examples in a row
 MOST_POINTS = 4000  # in a scatter of codes
@@ -57,7 +62,10 @@ def wanted(subject: Subject, embedding: int) -> list[str]:
         "arithmetic": decodes and subject.classes >= 2,
         "samples": images and subject.has("sample"),
         "chains": images and subject.has("chain"),
-        "histograms": subject.has("chain"),
+        "histograms": bool(chain_figures.machine_weights(subject.encoder)),
+        "map": isinstance(subject.encoder, Som),
+        "retrieval": images and isinstance(subject.encoder, Hopfield) and bool(len(subject.encoder.held())),
+        "memory": isinstance(subject.encoder, Hopfield),
     }
     return [name for name in TITLES if there[name]]
 
@@ -250,4 +258,7 @@ _DRAWERS: dict[str, Callable[[Subject], Figure | None]] = {
     "samples": _samples,
     "chains": chain_figures.chains,
     "histograms": chain_figures.histograms,
+    "map": classical_figures.som_map,
+    "retrieval": classical_figures.retrieval,
+    "memory": classical_figures.memory,
 }
