@@ -78,7 +78,7 @@ SETTINGS = {
         ),
     ),
 }
-PUBLISHED = {"rbm-cd1": "-125.5", "rbm-cd25": "-86.3", "rbm-pcd25": "about -86.5"}
+PUBLISHED = {"rbm-cd1": "-125.5", "rbm-cd25": "-86.3"}
 WANTED = {"rbm-cd1": "-150 to -110", "rbm-pcd": "> -95", "rbm-pcd25": "> -95, better -86.3"}
 
 
@@ -223,8 +223,7 @@ def _notes() -> list[str]:
         "image. Annealed importance sampling estimates Z without bias, so its log is too low and the likelihood too "
         "high on average; RAISE, backwards from the images themselves, is too low on average: the truth lies between, "
         "where both have come close. Annealing begins at independent pixels with the rates of 10,000 training images. "
-        "Published: Salakhutdinov & Murray 2008, table 2 (CD-1, CD-25); that of persistent chains is a rough mark, for "
-        "which we know no table.",
+        "Published: Salakhutdinov & Murray 2008, table 2 (CD-1, CD-25).",
     ]
 
 
