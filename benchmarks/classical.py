@@ -1,4 +1,5 @@
-"""The classical nets: how many patterns a Hopfield net holds, and self-organising maps beside the minisom package."""
+"""The classical nets: how many patterns a Hopfield net holds, self-organising maps beside the minisom package, and
+pictures of what weight decay makes of RBMs."""
 
 from __future__ import annotations
 
@@ -16,15 +17,18 @@ from torch import Tensor
 
 from .. import data
 from ..encoders import hopfield, som
+from ..encoders.parts.capacity import random_patterns
 from ..envs.errors import UserError
 from ..envs.spec import ObservationSpec
 from ..training.optimise import Optimiser, groups_of
-from ..training.pictures import grid_figure
+from ..training.probing.classical_figures import map_figure
+from ..training.probing.subject import Labelled
+from .parts.classical_pictures import decay_figure, decayed, forms, forms_figure
 from .parts.interleave import Advance, Speed, alternate
 from .parts.plan import BenchOptions
 from .parts.report import Report, Table, number
 
-kind = "Hopfield nets: the load at which memory breaks down; self-organising maps against the minisom package"
+kind = "Hopfield nets: the load at which memory breaks down; self-organising maps against minisom; RBMs under decay"
 
 MISSING = "this benchmark needs the minisom package: pip install minisom"
 SIZES = (250, 500, 1000)  # units of a Hopfield net
@@ -32,6 +36,7 @@ LOADS = (0.05, 0.08, 0.1, 0.11, 0.12, 0.13, 0.14, 0.15, 0.16, 0.18, 0.2, 0.25)  
 THEORY, HELD = 0.138, 0.9  # the load where memory breaks down; the overlap of a pattern that is held
 NOISE = tuple(share / 20 for share in range(10))  # flipped units, for the basins
 IMAGES, GRID, EPOCHS, BATCH = 2000, 20, 5, 100  # of the maps
+DECAYED = 10_000  # images that the RBMs learn from
 MUST = 10.0  # times minisom's speed
 
 
@@ -48,10 +53,6 @@ RIVALS = {
     "narrow": Rival("its defaults: sigma 1, random start", 1.0, False, {"fit": 0.3}),
     "wide": Rival("sigma a third of the grid, PCA start", GRID / 3, True, {"fit": 1.0, "online": 0.6}),
 }
-
-
-def random_patterns(count: int, size: int, generator: torch.Generator) -> Tensor:
-    return torch.randint(0, 2, (count, size), generator=generator).float() * 2 - 1
 
 
 def memory(size: int, patterns: Tensor) -> hopfield.Hopfield:
@@ -197,7 +198,7 @@ def measure(options: BenchOptions) -> Report:
         for size in SIZES
     }
     breaks = {size: break_down(LOADS, curve[:, 1].tolist()) for size, curve in curves.items()}
-    found = basins(SIZES[1], LOADS[::2], 0)
+    found, by_form = basins(SIZES[1], LOADS[::2], 0), forms()
     rows = [(str(size), f"{at:.3f}", f"{at / THEORY:.2f}") for size, at in breaks.items()]
     tables = [
         Table("Hopfield net: load at which half of the patterns are lost", ("units", "patterns/unit", "of .138"), rows),
@@ -218,15 +219,20 @@ def measure(options: BenchOptions) -> Report:
         "capacity": {str(size): curve.tolist() for size, curve in curves.items()},
         "loads": LOADS,
         "basins": found.tolist(),
+        "forms": {storage: curve.tolist() for storage, curve in by_form.items()},
         "maps": {
             name: {"errors": one.errors, "speeds": {side: speed._asdict() for side, speed in one.speeds.items()}}
             for name, one in races.items()
         },
         "threads": threads,
     }
+    title = f"a map of {len(x):,} digits, and which of them each unit wins most"
+    won = Labelled(x, dataset.train.label[:IMAGES])
     figures = {
         "classical-hopfield": hopfield_figure(curves, found),
-        "classical-map": map_figure(races["wide"].map),
+        "classical-forms": forms_figure(by_form),
+        "classical-map": map_figure(races["wide"].map, dataset.spec, title, won, dataset.classes),
+        "classical-decay": decay_figure(decayed(dataset.train.x[:DECAYED], dataset.spec), dataset.test.x[:IMAGES]),
     }
     return Report(tables, notes, measured, figures)
 
@@ -275,12 +281,6 @@ def hopfield_figure(curves: dict[int, np.ndarray], found: np.ndarray) -> Figure:
     )
     figure.colorbar(shown, ax=right)
     return figure
-
-
-def map_figure(learner: som.Som) -> Figure:
-    """The units' weights as images, in their places on the grid."""
-    images = learner.weight.detach().unflatten(0, (GRID, GRID)).unflatten(2, learner.shape)[:, :, 0]
-    return grid_figure(images.numpy().clip(0, 1), f"a map of digits, {GRID} x {GRID} units")
 
 
 if __name__ == "__main__":

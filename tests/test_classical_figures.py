@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from saccade.benchmarks.parts import classical_pictures
 from saccade.data.base import Dataset, Split
 from saccade.encoders import hopfield, som
 from saccade.encoders.parts.capacity import damaged, fixed, found_again, overlap, random_patterns
@@ -102,3 +103,33 @@ def test_a_map_shows_its_relief_and_who_won(layout: som.Layout):
     assert texts[x, y] == "abc"[int(won.bincount().argmax())]
     assert len(texts) == len(net.winners(one.dataset.test.x).unique())
     assert png(shown)
+
+
+def test_forms_of_memory_are_compared_at_the_same_loads(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(classical_pictures, "FORM_UNITS", 60)
+    monkeypatch.setattr(classical_pictures, "FORM_LOADS", (0.02, 0.5, 0.95, 2.0))
+    monkeypatch.setitem(classical_pictures.HIGHEST, "dense", 2.0)
+    found = classical_pictures.forms(seeds=1)
+    assert {name: curve[0].tolist() for name, curve in found.items()} == {
+        "hebbian": [0.02, 0.5],
+        "pseudo-inverse": [0.02, 0.5, 0.95],
+        "dense": [0.02, 0.5, 0.95, 2.0],
+    }
+    assert all(curve[1, 0] == curve[2, 0] == 1 for curve in found.values())
+    assert found["hebbian"][1:, 1].max() < 0.2
+    assert found["pseudo-inverse"][1, 2] == 1.0
+    assert found["dense"][1:].min() == 1.0
+    assert png(classical_pictures.forms_figure(found))
+
+
+def test_decay_makes_weights_small_or_zero():
+    """L1 leaves more weights near 0, and L2 makes all of them smaller."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 2, (400, 1, 6, 6), generator=generator)
+    x[:, :, :3] = x[:, :, :1]  # the upper half hangs together; the lower one is noise
+    machines = classical_pictures.decayed(x.mul(255).byte(), SMALL, epochs=40)
+    assert len({tuple(machine.config.__dict__.items()) for machine in machines.values()}) == 3
+    none, lasso, ridge = (machine.weight.detach().abs() for machine in machines.values())
+    assert (lasso < 0.01).float().mean() > 0.2 + (none < 0.01).float().mean()
+    assert ridge.square().mean() < 0.9 * none.square().mean()
+    assert png(classical_pictures.decay_figure(machines, x[:50].mul(255).byte()))
