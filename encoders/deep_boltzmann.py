@@ -5,6 +5,9 @@ Salakhutdinov & Hinton 2009 (AISTATS): greedy machines in which what will be rea
 
 The file is not called dbm, as the machine is: the standard library has a module of that name.
 
+With `labels` the highest layer also sees label units, as in Srivastava & Salakhutdinov's multimodal machine (2012,
+NIPS): images can be drawn given a label, and labels given an image. Unknown labels are inferred with the rest.
+
 The paper takes mean-field rounds until they settle; here their number is fixed. Its classifier reads the observation
 beside the means; here all layers' means may be the features, and `saccade fit` trains through the rounds.
 """
@@ -19,16 +22,19 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from ..envs.errors import SpecError, UserError
 from ..envs.spec import ObservationSpec
 from .base import FeedForward, Group, Stage, Trajectory
+from .parts import greedy, multimodal
 from .parts.coders import UnitScale, mean_losses, observed, require_numbers
 from .parts.deep import Deep, bound, fold, folded, mean_field, split_weight
-from .parts.gibbs import contrast, gibbs, hidden_mean, means_along
+from .parts.gibbs import Machine, contrast, gibbs, hidden_mean, means_along
 from .parts.given import with_gradient
+from .parts.labelled import Labelled
 from .parts.likelihoods import binarise
-from .parts.units import UNITS
+from .parts.multimodal import Joint
 
 kind = "deep Boltzmann machine: greedy, mean field, persistent chains, a bound of log p"
 
@@ -36,7 +42,6 @@ Binarise = Literal["none", "dynamic", "threshold"]
 Features = Literal["top", "all"]
 Rule = Literal["sgd", "trainer"]
 SAMPLING_STEPS = 200  # of Gibbs from the chains
-BITS = UNITS["bernoulli"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Config:
     initial: float = 0.01  # standard deviation of the weights at the start
     features: Features = "top"  # means of the highest layer, or of all of them side by side
     gain: float = 20.0  # times the trainer's rate
+    labels: int = 0  # classes, whose units stand beside the highest layer; 0: none
     rule: Rule = "sgd"  # trainer: no gain and no plain steps, but what trains it chooses, as to fine-tune with Adam
 
 
@@ -59,6 +65,7 @@ class Dbm(FeedForward):
 
     window = 1
     chains: Tensor  # [N, units of layers 0, 2, ...]
+    label_chains: Tensor  # with labels: [N, classes]
 
     def __init__(self, config: Config, spec: ObservationSpec):
         super().__init__()
@@ -72,10 +79,23 @@ class Dbm(FeedForward):
         self.feature_shape = (config.hidden[-1] if config.features == "top" else sum(config.hidden),)
         self.register_buffer("chains", torch.rand(config.chains, sum(sizes[::2])).round())
 
+        if config.labels:
+            self.label_weight = nn.Parameter(torch.randn(config.hidden[-1], config.labels) * config.initial)
+            self.label_bias = nn.Parameter(torch.zeros(config.labels))
+            self.register_buffer(
+                "label_chains", one_hot(torch.arange(config.chains) % config.labels, config.labels).float()
+            )
+
     def deep(self) -> Deep:
         """The parameters as they are; what is computed from them has gradients. `parts.deep.folded` makes of it a
         machine whose log Z `parts.likelihood` estimates."""
         return Deep(tuple(self.weights), tuple(self.biases))
+
+    def joint(self) -> Joint:
+        """The same with label units. Raises UserError where there are none."""
+        if not self.config.labels:
+            raise UserError("deep_boltzmann: this one has no label units; pre-train it with --encoder.labels")
+        return Joint(self.deep(), self.label_weight, self.label_bias)
 
     def read_visible(self, x: Tensor, draws: bool = True) -> Tensor:
         """Observations to values of the visible units, float32 `[N, V]`; bits drawn anew where the config says so."""
@@ -86,7 +106,7 @@ class Dbm(FeedForward):
 
     def means(self, x: Tensor) -> list[Tensor]:
         """Mean-field means of all hidden layers, `[N, H_l]`, lowest first."""
-        return mean_field(self.deep(), self.read_visible(x, draws=False), self.config.iterations)
+        return self._settled(self.read_visible(x, draws=False))[0][1:]
 
     def encode(self, x: Tensor) -> Tensor:
         means = self.means(x)
@@ -99,22 +119,58 @@ class Dbm(FeedForward):
 
     def bound(self, x: Tensor) -> Tensor:
         """What log p(x) + log Z is at least, `[N]`."""
-        deep, v = self.deep(), self.read_visible(x)
-        return bound(deep, v, mean_field(deep, v, self.config.iterations))
+        v = self.read_visible(x)
+        layers, y = self._settled(v)
+        return multimodal.bound(self.joint(), layers, y) if self.config.labels else bound(self.deep(), v, layers[1:])
+
+    def classify(self, x: Tensor) -> Tensor:
+        """log p(label | x), float32 `[N, labels]`, by the bounds of log p(x, label) in place of the latter.
+        Raises UserError where it was made without labels."""
+        v = self.read_visible(x, draws=False)
+        return multimodal.class_bounds(self.joint(), v, self.config.iterations).log_softmax(1).float()
 
     @torch.no_grad()
-    def sample(self, count: int, generator: torch.Generator | None = None, steps: int = SAMPLING_STEPS) -> Tensor:
-        """Means after Gibbs steps from the persistent chains: float32 `[count, *shape]`, unit scale."""
+    def sample(
+        self,
+        count: int,
+        generator: torch.Generator | None = None,
+        steps: int = SAMPLING_STEPS,
+        label: Tensor | None = None,
+    ) -> Tensor:
+        """Means after Gibbs steps from the persistent chains: float32 `[count, *shape]`, unit scale.
+
+        Args:
+            label: int64 `[count]`, clamped from chains that have it; UserError where it was made without labels.
+        """
         device = self.chains.device
         drawn_on = device if generator is None else generator.device
         rows = torch.randint(len(self.chains), (count,), generator=generator, device=drawn_on).to(device)
         generator = generator if drawn_on == device else None
-        mean = means_along(folded(self.deep()), self.chains[rows], [steps], generator)[0]
-        return mean[:, : len(self.biases[0])].float().unflatten(1, self.shape)
+        if not self.config.labels and label is None:
+            mean = means_along(folded(self.deep()), self.chains[rows], [steps], generator)[0]
+            return mean[:, : len(self.biases[0])].float().unflatten(1, self.shape)
+        joint, clamped = self.joint(), tuple[str, ...]()
+        y = self.label_chains[rows]
+        if label is not None:
+            y, clamped = one_hot(label.to(device), self.config.labels).to(y), ("y",)
+            rows = multimodal.alike(self.label_chains, y, generator)
+        state = multimodal.from_even(joint, self.chains[rows]), y
+        layers, y = multimodal.gibbs(joint, state, steps, generator, clamped)
+        return multimodal.layer_input(joint, layers, y, 0).sigmoid().float().unflatten(1, self.shape)
+
+    @torch.no_grad()
+    def sample_labels(self, x: Tensor, generator: torch.Generator | None = None, steps: int = SAMPLING_STEPS) -> Tensor:
+        """Labels drawn given observations `[N, ...]`, which are clamped, by Gibbs steps from the mean-field means:
+        int64 `[N]`. Raises UserError where it was made without labels."""
+        state = self._settled(self.read_visible(x))
+        return multimodal.gibbs(self.joint(), state, steps, generator, ("v",))[1].argmax(1)
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """`reconstruction`, a scalar: its value is the squared error given the mean-field means, its gradient that of
-        minus the bound, <s s'>_chains - <s s'>_data. The chains move in training mode only."""
+        minus the bound, <s s'>_chains - <s s'>_data. The chains move in training mode only. With label units, labels
+        in the batch are given, and those that are not known (-1) inferred."""
+        if self.config.labels:
+            return self._labelled_loss(batch)
         with torch.no_grad(), torch.autocast(self.chains.device.type, enabled=False):
             deep, v = self.deep(), self.read_visible(batch["x"])
             machine = folded(deep)
@@ -128,9 +184,9 @@ class Dbm(FeedForward):
             even = gradient.visible_bias.split(list(deep.sizes[::2]))
             odd = gradient.hidden_bias.split(list(deep.sizes[1::2]))
             biases = [(odd if number % 2 else even)[number // 2].clone() for number in range(len(deep.sizes))]
-            weights = [found + self.config.l2 * weight for found, weight in zip(weights, deep.weights, strict=True)]
         parameters = [*self.weights, *self.biases]
-        return {"reconstruction": with_gradient(error / max(len(v), 1), parameters, [*weights, *biases])}
+        gradients = self._decayed(parameters, [*weights, *biases])
+        return {"reconstruction": with_gradient(error / max(len(v), 1), parameters, gradients)}
 
     def layer_loss(self, batch: dict[str, Tensor], layer: int) -> dict[str, Tensor]:
         """`reconstruction` of one greedy layer (1 is the lowest), by CD-k on what it reads, `[N, units below]` or the
@@ -140,19 +196,17 @@ class Dbm(FeedForward):
             v = self.read_visible(batch["x"]) if layer == 1 else batch["x"]
             weight, below, above = self.weights[layer - 1], self.biases[layer - 1], self.biases[layer]
             up, down = 1 + (layer < len(self.weights)), 1 + (layer > 1)
-            hidden, h = BITS.mean_and_sample(torch.addmm(above, v, weight.T, alpha=up))
-            error, fantasy = v.new_zeros(()), v
-            for step in range(self.config.steps):
-                if step:
-                    h = BITS.sample(torch.addmm(above, fantasy, weight.T, alpha=up), None)
-                mean, fantasy = BITS.mean_and_sample(torch.addmm(below, h, weight, alpha=down))
-                if not step:
-                    error = (mean - v).square().sum() / max(len(v), 1)
-            after = torch.addmm(above, fantasy, weight.T, alpha=up).sigmoid()
-            count = max(len(v), 1)
-            gradient = (after.T @ fantasy - hidden.T @ v) / count + self.config.l2 * weight
-            biases = (fantasy - v).sum(0) / count, (after - hidden).sum(0) / count
-        return {"reconstruction": with_gradient(error, [weight, below, above], [gradient, *biases])}
+            error, gradient = greedy.doubled_walk(Machine(weight, below, above), v, self.config.steps, up, down)
+        parameters = [weight, below, above]
+        return {"reconstruction": with_gradient(error, parameters, self._decayed(parameters, gradient[:3]))}
+
+    def labelled_layer_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`layer_loss` of the highest layer with its label units, by CD-k; unknown labels are drawn given the rest."""
+        with torch.no_grad(), torch.autocast(self.chains.device.type, enabled=False):
+            v, parameters = batch["x"], [self.weights[-1], self.biases[-2], self.biases[-1], *self._label_parameters()]
+            model = Labelled(Machine(*parameters[:3]), *parameters[3:])
+            error, gradient = greedy.labelled_walk(model, v, *self._units(batch, v), self.config.steps)
+        return {"reconstruction": with_gradient(error, parameters, self._decayed(parameters, gradient))}
 
     def stages(self) -> Sequence[Stage]:
         stages = [
@@ -164,6 +218,9 @@ class Dbm(FeedForward):
             )
             for number in range(1, len(self.biases))
         ]
+        if self.config.labels:
+            parameters = [*stages[-1].parameters, *self._label_parameters()]
+            stages[-1] = stages[-1]._replace(parameters=parameters, loss=self.labelled_layer_loss)
         if not self.config.joint:
             return stages
         return [*stages, Stage("all layers", list(self.parameters()), self.loss, epochs=self.config.joint)]
@@ -175,9 +232,41 @@ class Dbm(FeedForward):
     def parameter_groups(self) -> list[Group]:
         if self.config.rule == "trainer":
             return [Group("deep_boltzmann", list(self.parameters()))]
-        return [
-            Group("deep_boltzmann", list(self.parameters()), learning_rate_factor=self.config.gain, optimizer="sgd")
-        ]
+        return [Group("deep_boltzmann", list(self.parameters()), self.config.gain, optimizer="sgd")]
+
+    def _labelled_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        with torch.no_grad(), torch.autocast(self.chains.device.type, enabled=False):
+            joint, v = self.joint(), self.read_visible(batch["x"])
+            data = self._settled(v, batch)
+            mean = torch.addmm(self.biases[0], data[0][1], self.weights[0]).sigmoid()
+            error = (mean - v).square().sum() / max(len(v), 1)
+            model = multimodal.from_even(joint, self.chains), self.label_chains
+            if self.training:
+                model = multimodal.gibbs(joint, model, self.config.steps)
+                self.chains.copy_(torch.cat(model[0][::2], 1))
+                self.label_chains.copy_(model[1])
+            deep, *labels = multimodal.contrast(data, multimodal.expected(joint, model))
+            parameters = [*self.weights, *self.biases, *self._label_parameters()]
+            gradients = self._decayed(parameters, [*deep.weights, *deep.biases, *labels])
+        return {"reconstruction": with_gradient(error, parameters, gradients)}
+
+    def _decayed(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
+        """With what weights, but not biases, decay by."""
+        pairs = zip(parameters, gradients, strict=True)
+        return [found + self.config.l2 * p.detach() if p.dim() > 1 else found for p, found in pairs]
+
+    def _label_parameters(self) -> list[nn.Parameter]:
+        return [self.label_weight, self.label_bias]
+
+    def _settled(self, v: Tensor, batch: dict[str, Tensor] | None = None) -> tuple[list[Tensor], Tensor]:
+        """All layers, v first, by mean field; and the label units, or their means where labels are unknown."""
+        if not self.config.labels:
+            return [v, *mean_field(self.deep(), v, self.config.iterations)], v[:, :0]
+        return multimodal.mean_field(self.joint(), v, *self._units(batch or {}, v), self.config.iterations)
+
+    def _units(self, batch: dict[str, Tensor], v: Tensor) -> tuple[Tensor, Tensor]:
+        """Label units `[N, classes]`, and which rows are known, bool `[N, 1]`."""
+        return multimodal.label_units(batch.get("label"), self.config.labels, v)
 
     def _pass_up(self, x: Tensor, layers: int) -> Tensor:
         """Means of a layer while there is none above it: each reads the one below, twice."""
@@ -205,7 +294,7 @@ def build(config: Config, spec: ObservationSpec) -> Dbm:
     for name in ("iterations", "steps", "chains", "initial", "gain"):
         if not getattr(config, name) > 0:
             raise UserError(f"deep_boltzmann: {name} must be positive, not {getattr(config, name)}")
-    for name in ("joint", "l2"):
+    for name in ("joint", "l2", "labels"):
         if getattr(config, name) < 0:
             raise UserError(f"deep_boltzmann: {name} must not be negative, but is {getattr(config, name)}")
     return Dbm(config, spec)

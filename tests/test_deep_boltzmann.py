@@ -16,6 +16,7 @@ from saccade.encoders.parts import deep as deeps
 from saccade.encoders.parts import gibbs
 from saccade.encoders.parts.deep import Deep
 from saccade.encoders.parts.likelihood import exact_log_partition, log_likelihood
+from saccade.encoders.parts.units import UNITS
 from saccade.envs.errors import SpecError, UserError
 from saccade.envs.spec import ObservationSpec
 from saccade.training.probing.chain_figures import machine_weights
@@ -165,8 +166,8 @@ def test_a_greedy_layer_counts_twice_what_will_have_two_neighbours(layer: int, u
     learner.layer_loss({"x": v}, layer)["reconstruction"].backward()
     w, b, c = learner.weights[layer - 1], learner.biases[layer - 1], learner.biases[layer]
     torch.manual_seed(3)
-    h = deep_boltzmann.BITS.mean_and_sample(up * (v @ w.T) + c)
-    fantasy = deep_boltzmann.BITS.mean_and_sample(down * (h[1] @ w) + b)[1]
+    h = UNITS["bernoulli"].mean_and_sample(up * (v @ w.T) + c)
+    fantasy = UNITS["bernoulli"].mean_and_sample(down * (h[1] @ w) + b)[1]
     after = (up * (fantasy @ w.T) + c).sigmoid()
     torch.testing.assert_close(w.grad, ((after.T @ fantasy - h[0].T @ v) / 7).detach())
     torch.testing.assert_close(b.grad, (fantasy - v).mean(0).detach())

@@ -7,12 +7,16 @@ import torch
 from matplotlib.figure import Figure
 
 from ...encoders.base import Encoder
+from ...encoders.dbn import Dbn
+from ...encoders.deep_boltzmann import Dbm
+from ...encoders.drbm import Drbm
 from ..pictures import as_pictures, grid_figure
 from .subject import Subject
 
 STEPS = (0, 1, 2, 5, 10, 50, 200, 1000)  # of Gibbs, after which a chain is shown
 CHAINS = 6  # from either start
 BINS = 60
+MOST_LABELS, PER_LABEL = 20, 8  # clamped, and images of each
 
 
 @torch.no_grad()
@@ -32,6 +36,30 @@ def chains(subject: Subject) -> Figure:
     labels = ["data"] * count + ["noise"] * count
     title = f"{subject.name}: Gibbs chains, means of the visible units after so many steps"
     return grid_figure(np.stack(rows), title, rows=labels, columns=[str(step) for step in STEPS])
+
+
+def label_units(encoder: Encoder) -> int:
+    """How many label units a machine has that can be drawn from with one of them clamped; 0: none."""
+    match encoder:
+        case Drbm() if encoder.config.generative:
+            return encoder.config.classes
+        case Dbn() | Dbm():
+            return encoder.config.labels
+        case _:
+            return 0
+
+
+@torch.no_grad()
+def clamped(subject: Subject) -> Figure:
+    """Images drawn with each label clamped, a column for each."""
+    encoder, units = subject.encoder, label_units(subject.encoder)
+    generator = torch.Generator(subject.device).manual_seed(subject.seed)
+    label = torch.arange(min(units, MOST_LABELS), device=subject.device).repeat(PER_LABEL)
+    drawn: torch.Tensor = encoder.sample(len(label), generator, label=label)  # type: ignore[operator]
+    pictures = as_pictures(drawn.float().cpu().numpy(), subject.spec.stack)
+    names = [*subject.dataset.classes, *map(str, range(subject.classes, units))][: min(units, MOST_LABELS)]
+    rows = pictures.reshape(PER_LABEL, -1, *pictures.shape[1:])
+    return grid_figure(rows, f"{subject.name}: drawn with the label above clamped", columns=names)
 
 
 def machine_weights(encoder: Encoder) -> dict[str, torch.Tensor]:
