@@ -3,8 +3,8 @@
 Hinton, Osindero & Teh 2006 (Neural Computation 18, 1527) for the stack, its top that sees labels, and drawing from it;
 Hinton & Salakhutdinov 2006 (Science 313, 504) for its unrolling into a deep autoencoder. Layers learn as `rbm` does.
 
-Where the papers draw bits, the layers above the first read means, as Hinton's own programs do. There is no up-down
-pass: what is fine-tuned is fine-tuned by labels (`saccade fit`) or by reconstructions, with any optimiser. With
+Where the papers draw bits, the layers above the first read means, as Hinton's own programs do. Fine-tuned
+they are by labels (`saccade fit`), by reconstructions, or up and down (`parts.up_down`) by the paper's rule. With
 `labels` the highest layer is a `drbm`, whose label units stand beside the layer below it; features have them all off.
 """
 
@@ -20,11 +20,13 @@ from torch import Tensor, nn
 
 from ..envs.errors import SpecError, UserError
 from ..envs.spec import ObservationSpec
-from . import drbm, rbm
+from . import rbm
 from .base import FeedForward, Group, Stage, Trajectory
 from .drbm import Drbm
+from .parts.belief import make_layers, unrolled
 from .parts.coders import UnitScale, mean_losses, observed, require_numbers
-from .parts.stacks import Error, Level, Stack, check_error, reconstruction_error
+from .parts.stacks import Error, Stack, check_error, reconstruction_error
+from .parts.up_down import Generative, draw_below, up_down_losses
 from .rbm import Rbm
 
 kind = "deep belief network: greedy machines; unrolled into an autoencoder; draws"
@@ -52,6 +54,7 @@ class Config:
     labels: int = 0  # classes, whose units join what the highest layer reads; 0: none
     discriminative: float = 0.0  # labels: weight of -log p(label | x) beside the joint density's 1, in that layer alone
     unroll: float = 0.0  # epochs of the unrolled autoencoder for each epoch of a layer; 0: there is none
+    up_down: float = 0.0  # epochs of up-down fine-tuning for each epoch of a layer; 0: weights stay the same both ways
     loss: Error = "squared"  # of the unrolled autoencoder
     rule: Rule = "sgd"  # trainer: no gains and plain steps, but what trains it chooses, as to fine-tune with Adam
 
@@ -60,17 +63,22 @@ class Dbn(FeedForward):
     """Several layers of features; the highest two are a density, which those below turn into observations."""
 
     window = 1
+    untied: Tensor  # bool [], with up_down: `generative` holds the weights on the way down
     unrolled: Tensor  # bool []: the autoencoder has been made of the layers, and is what observations pass through
 
     def __init__(self, config: Config, spec: ObservationSpec):
         super().__init__()
         self.config, self.shape = config, spec.shape
-        self.layer_list = nn.ModuleList(_layers(config, spec))
+        self.layer_list = nn.ModuleList(make_layers(config, spec))
         self.scale = self.layers[0].scale
         self.sigmoid = self.layers[0].sigmoid
         self.feature_shape = (config.hidden[-1],)
-        self.net: Stack | None = _unrolled(config, spec) if config.unroll else None
+        self.net: Stack | None = unrolled(config, spec) if config.unroll else None
         self.register_buffer("unrolled", torch.zeros((), dtype=torch.bool))
+        self.generative: Generative | None = None
+        if config.up_down:
+            self.generative = Generative((spec.size, *config.hidden[:-1]))
+            self.register_buffer("untied", torch.zeros((), dtype=torch.bool))
 
     @property
     def layers(self) -> list[Rbm | Drbm]:
@@ -97,8 +105,8 @@ class Dbn(FeedForward):
         """Features `[N, H]` to means of observations in unit scale, float32 `[N, *shape]`."""
         if self.net is not None and self.unrolled:
             return self._output(self.net.decode(code))
-        for layer in reversed(self.layers):
-            code = layer.decode(code)
+        for number in reversed(range(len(self.layers))):
+            code = self._down(number, code)
         return code
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -131,13 +139,16 @@ class Dbn(FeedForward):
             mean = self.top.sample(count, generator, steps)
         else:
             mean = self._labelled_top().sample(count, generator, steps, label)
-        for layer in reversed(self.layers[:-1]):
-            mean = layer.decode(_drawn(mean, generator))
+        for number in reversed(range(len(self.layers) - 1)):
+            mean = self._down(number, _drawn(mean, generator))
         return mean
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """All layers at once, each on the means of the one below: `layer_1_reconstruction`, ... as `Rbm.loss`, whose
-        gradients stay within their layer; once it is there, the autoencoder's `reconstruction` `[N]`, too."""
+        gradients stay within their layer; once it is there, the autoencoder's `reconstruction` `[N]`, too. Where ways
+        up and down are no longer the same: `up_down_loss`."""
+        if self.generative is not None and self.untied:
+            return self.up_down_loss(batch)
         x, losses = batch["x"], dict[str, Tensor]()
         for number, layer in enumerate(self.layers):
             for name, value in layer.loss(batch | {"x": x}).items():
@@ -154,6 +165,26 @@ class Dbn(FeedForward):
         logits = self.net.decode(self.net.encode(target))
         return {"reconstruction": reconstruction_error(logits, target, self.config.loss, self.sigmoid)}
 
+    def up_down_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """`generative` and `recognition` `[N]` of all layers but the highest, and the highest one's own losses. What
+        the sleep phase begins with has gone as many Gibbs steps as CD goes, in a chain of its own."""
+        assert self.generative is not None
+        top, label = self.top, batch.get("label")
+        draw = partial(draw_below, top, label=label, steps=self.config.steps)
+        ways = [(layer.weight, layer.hidden_bias) for layer in self.layers[:-1]]
+        losses = up_down_losses(ways, self.generative, self.layers[0].read_visible(batch["x"]), draw)
+        above = losses.pop("top")
+        return losses | {f"top_{name}": value for name, value in top.loss(batch | {"x": above}).items()}
+
+    @torch.no_grad()
+    def untie(self) -> None:
+        """Give the way down the layers' weights to begin with; without up_down, nothing."""
+        if self.generative is not None:
+            for number, layer in enumerate(self.layers[:-1]):
+                self.generative.weights[number].copy_(layer.weight)
+                self.generative.biases[number].copy_(layer.visible_bias)
+            self.untied.fill_(True)
+
     def stages(self) -> Sequence[Stage]:
         stages = [
             Stage(
@@ -165,6 +196,11 @@ class Dbn(FeedForward):
             )
             for number, layer in enumerate(self.layers)
         ]
+        if self.generative is not None:
+            stages[-1] = stages[-1]._replace(finish=self.untie)
+            trained = [p for layer in self.layers[:-1] for p in (layer.weight, layer.hidden_bias)]
+            trained += [*self.generative.parameters(), *self.top.parameters()]
+            return [*stages, Stage("up and down", trained, self.up_down_loss, epochs=self.config.up_down)]
         if self.net is None:
             return stages
         stages[-1] = stages[-1]._replace(finish=self.unroll)
@@ -201,7 +237,16 @@ class Dbn(FeedForward):
                 gain = BITS_GAIN if self.config.gain is None else self.config.gain
                 group = group._replace(learning_rate_factor=gain, optimizer="sgd")
             groups.append(group._replace(name=f"layer {number + 1}"))
+        if self.generative is not None:
+            gain = BITS_GAIN if self.config.gain is None else self.config.gain
+            groups.append(Group("generative", list(self.generative.parameters()), gain, optimizer="sgd"))
         return groups if self.net is None else [*groups, Group("unrolled", list(self.net.parameters()))]
+
+    def _down(self, number: int, h: Tensor) -> Tensor:
+        """Means of what lies below a layer (0 is the lowest), float32."""
+        if self.generative is None or not self.untied or number + 1 == len(self.layers):
+            return self.layers[number].decode(h)
+        return self.generative.below(number, h).sigmoid().float().unflatten(1, self.layers[number].shape)
 
     def _labelled_top(self) -> Drbm:
         if isinstance(self.top, Drbm):
@@ -211,60 +256,6 @@ class Dbn(FeedForward):
     def _output(self, logits: Tensor) -> Tensor:
         mean = logits.sigmoid() if self.sigmoid else logits
         return mean.float().unflatten(1, self.shape)
-
-
-def _layers(config: Config, spec: ObservationSpec) -> list[Rbm | Drbm]:
-    layers = list[Rbm | Drbm]()
-    for number, units in enumerate(config.hidden):
-        is_top = number + 1 == len(config.hidden)
-        if is_top and config.labels:
-            layers.append(drbm.build(_labelled(config, units, number), spec))
-            break
-        visible = config.visible if number == 0 else "bernoulli"
-        code = config.code if is_top else "bernoulli"
-        bounded = UnitScale(spec).bounded and visible != "gaussian"
-        own = rbm.Config(
-            hidden=units,
-            visible=visible,
-            hidden_units=code,
-            binarise="none" if number else config.binarise,
-            method=config.method,
-            steps=config.steps,
-            chains=config.chains,
-            momentum=config.momentum,
-            l2=config.l2,
-            gain=config.gain if bounded and code == "bernoulli" else config.linear_gain,
-        )
-        layers.append(rbm.build(own, spec))
-        spec = ObservationSpec((units,), low=0.0, high=1.0)
-    return layers
-
-
-def _labelled(config: Config, units: int, number: int) -> drbm.Config:
-    """Of the highest layer, where it sees labels."""
-    return drbm.Config(
-        hidden=units,
-        classes=config.labels,
-        discriminative=config.discriminative,
-        generative=1.0,
-        unlabelled=1.0,
-        visible="bernoulli" if number else config.visible,
-        binarise="none" if number else config.binarise,
-        steps=config.steps,
-        l2=config.l2,
-        features="input",
-    )
-
-
-def _unrolled(config: Config, spec: ObservationSpec) -> Stack:
-    sizes, last = (spec.size, *config.hidden), len(config.hidden) - 1
-    linear = config.code == "gaussian"
-    return Stack(
-        [
-            Level(sizes[number], units, "linear" if linear and number == last else "sigmoid")
-            for number, units in enumerate(config.hidden)
-        ]
-    )
 
 
 def _drawn(mean: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -283,12 +274,15 @@ def build(config: Config, spec: ObservationSpec) -> Dbn:
     check_error(config.loss, "dbn")
     if not config.hidden or min(config.hidden) < 1:
         raise UserError(f"dbn: hidden must be one or more positive sizes, not {config.hidden}")
-    if config.unroll < 0 or config.labels < 0:
-        raise UserError(f"dbn: unroll and labels must not be negative, but are {config.unroll} and {config.labels}")
+    for name in ("unroll", "labels", "up_down"):
+        if getattr(config, name) < 0:
+            raise UserError(f"dbn: {name} must not be negative, but is {getattr(config, name)}")
+    if config.up_down and (config.unroll or config.code != "bernoulli" or len(config.hidden) < 2):
+        raise UserError("dbn: up_down is for two or more layers of bits that are not unrolled; leave it or these out")
     if config.labels and (config.code != "bernoulli" or config.method != "cd" or config.momentum):
         raise UserError("dbn: a highest layer with labels is of bits, by cd and without momentum; leave labels out")
     bits = UnitScale(spec).bounded and config.visible != "gaussian"
-    if not bits and (config.visible == "bernoulli" or config.binarise != "none"):
+    if not bits and (config.visible == "bernoulli" or config.binarise != "none" or config.up_down):
         raise SpecError(f"encoder 'dbn' makes bits only of bounded observations, not of {spec.describe()}")
     if config.loss == "bernoulli" and config.unroll and not bits:
         raise SpecError("encoder 'dbn' needs bits below for the Bernoulli loss; take squared")
