@@ -137,11 +137,8 @@ class Dbm(FeedForward):
         steps: int = SAMPLING_STEPS,
         label: Tensor | None = None,
     ) -> Tensor:
-        """Means after Gibbs steps from the persistent chains: float32 `[count, *shape]`, unit scale.
-
-        Args:
-            label: int64 `[count]`, clamped from chains that have it; UserError where it was made without labels.
-        """
+        """Means after Gibbs steps from the persistent chains: float32 `[count, *shape]`, unit scale. `label`: int64
+        `[count]`, clamped, in chains that begin at such as had it; UserError where it was made without labels."""
         device = self.chains.device
         drawn_on = device if generator is None else generator.device
         rows = torch.randint(len(self.chains), (count,), generator=generator, device=drawn_on).to(device)
@@ -149,13 +146,12 @@ class Dbm(FeedForward):
         if not self.config.labels and label is None:
             mean = means_along(folded(self.deep()), self.chains[rows], [steps], generator)[0]
             return mean[:, : len(self.biases[0])].float().unflatten(1, self.shape)
-        joint, clamped = self.joint(), tuple[str, ...]()
-        y = self.label_chains[rows]
+        joint, y = self.joint(), self.label_chains[rows]
         if label is not None:
-            y, clamped = one_hot(label.to(device), self.config.labels).to(y), ("y",)
+            y = one_hot(label.to(device), self.config.labels).to(y)
             rows = multimodal.alike(self.label_chains, y, generator)
         state = multimodal.from_even(joint, self.chains[rows]), y
-        layers, y = multimodal.gibbs(joint, state, steps, generator, clamped)
+        layers, y = multimodal.gibbs(joint, state, steps, generator, () if label is None else ("y",))
         return multimodal.layer_input(joint, layers, y, 0).sigmoid().float().unflatten(1, self.shape)
 
     @torch.no_grad()
@@ -203,9 +199,11 @@ class Dbm(FeedForward):
     def labelled_layer_loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """`layer_loss` of the highest layer with its label units, by CD-k; unknown labels are drawn given the rest."""
         with torch.no_grad(), torch.autocast(self.chains.device.type, enabled=False):
-            v, parameters = batch["x"], [self.weights[-1], self.biases[-2], self.biases[-1], *self._label_parameters()]
-            model = Labelled(Machine(*parameters[:3]), *parameters[3:])
+            v = batch["x"]
+            machine = Machine(self.weights[-1], self.biases[-2], self.biases[-1])
+            model = Labelled(machine, *self._label_parameters())
             error, gradient = greedy.labelled_walk(model, v, *self._units(batch, v), self.config.steps)
+        parameters = [*machine[:3], *self._label_parameters()]
         return {"reconstruction": with_gradient(error, parameters, self._decayed(parameters, gradient))}
 
     def stages(self) -> Sequence[Stage]:
@@ -255,8 +253,8 @@ class Dbm(FeedForward):
         pairs = zip(parameters, gradients, strict=True)
         return [found + self.config.l2 * p.detach() if p.dim() > 1 else found for p, found in pairs]
 
-    def _label_parameters(self) -> list[nn.Parameter]:
-        return [self.label_weight, self.label_bias]
+    def _label_parameters(self) -> tuple[nn.Parameter, nn.Parameter]:
+        return self.label_weight, self.label_bias
 
     def _settled(self, v: Tensor, batch: dict[str, Tensor] | None = None) -> tuple[list[Tensor], Tensor]:
         """All layers, v first, by mean field; and the label units, or their means where labels are unknown."""

@@ -178,7 +178,7 @@ def memory(subject: Subject) -> Figure | None:
 def capacity_of(encoder: Hopfield, patterns: Tensor, generator: torch.Generator) -> tuple[list[float], np.ndarray]:
     """Loads, in patterns per unit, and for each the share of fixed points and of those found from damaged copies,
     `[loads, 2]`, in a net like `encoder` that stores the first of `patterns` `[P, D]` instead."""
-    size, loads, shares = patterns.shape[1], [], []
+    size, loads, shares = patterns.shape[1], list[float](), list[tuple[float, float]]()
     for load in LOADS:
         count = min(max(round(load * size), 1), len(patterns))
         if loads and count / size <= loads[-1]:
