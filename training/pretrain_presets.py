@@ -122,9 +122,9 @@ PRESETS: dict[str, PretrainPreset] = {
     "rbm-500": PretrainPreset(
         "rbm",
         "mnist",
-        "CD-1 at the rate of Hinton's guide (2010), falling; bits drawn anew; as in `saccade bench boltzmann`",
+        "CD-1 at a falling rate, chosen by the likelihood of validation images; as in `saccade bench boltzmann`",
         {"hidden": 500, "binarise": "dynamic", "gain": 1.0},
-        {"epochs": 50, "batch_size": 100, "learning_rate": 0.05, "schedule": "linear"},
+        {"epochs": 50, "batch_size": 100, "learning_rate": 0.01, "schedule": "linear"},
     ),
     "rbm-pcd": PretrainPreset(
         "rbm",
