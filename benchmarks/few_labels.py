@@ -145,12 +145,20 @@ def measure(options: BenchOptions) -> Report:
 def _pretrained(name: str, folder: Path, threads: int) -> Path:
     """The bundle of a learner, trained on all training images without their labels."""
     learner = LEARNERS[name]
-    if checkpoint.latest(folder / "checkpoint") is not None and not is_bundle(folder):
-        resume(folder, trackers=[])  # it was stopped on the way
-    elif not is_bundle(folder):
-        config = find_encoder(learner.encoder).Config(**learner.settings)
-        run = PretrainConfig(threads=threads, **learner.run)
-        pretrain(PretrainPlan(learner.encoder, "mnist", run, config), folder, [])
+    config = find_encoder(learner.encoder).Config(**learner.settings)
+    return pretrained(
+        PretrainPlan(learner.encoder, "mnist", PretrainConfig(threads=threads, **learner.run), config), folder
+    )
+
+
+def pretrained(plan: PretrainPlan, folder: Path) -> Path:
+    """`folder` with the bundle of `plan`: as it is, resumed where it was stopped on the way, or trained."""
+    if is_bundle(folder):
+        return folder
+    if checkpoint.latest(folder / "checkpoint") is not None:
+        resume(folder, trackers=[])
+    else:
+        pretrain(plan, folder, [])
     return folder
 
 

@@ -21,14 +21,12 @@ from ..data import Dataset, Split
 from ..data.letters import FONTS, SHORT_TEST
 from ..encoders import find_encoder
 from ..encoders.parts.augment_images import Augmentation
-from ..training import checkpoint, device
-from ..training.bundle import is_bundle
+from ..training import device
 from ..training.fit_plan import FitConfig, FitPlan
 from ..training.optimise import Rule
 from ..training.pictures import grid_figure
-from ..training.pretrain import pretrain, resume
 from ..training.pretrain_plan import PretrainConfig, PretrainPlan
-from .few_labels import accuracy, error_of, interval_of, read_cell, trained
+from .few_labels import accuracy, error_of, interval_of, pretrained, read_cell, trained
 from .parts.plan import BenchOptions, chosen
 from .parts.report import Report, Table
 from .parts.runner import places, processors
@@ -117,13 +115,9 @@ def measure(options: BenchOptions) -> Report:
 
 def bundle_of(folder: Path, seed: int, threads: int) -> Path:
     """The machines of a seed, trained one upon the other on the training images."""
-    found = folder / f"dbn-seed{seed}"
-    if checkpoint.latest(found / "checkpoint") is not None and not is_bundle(found):
-        resume(found, trackers=[])  # it was stopped on the way
-    elif not is_bundle(found):
-        run = dataclasses.replace(PRETRAINING, seed=seed, threads=threads)
-        pretrain(PretrainPlan("dbn", "letters", run, find_encoder("dbn").Config(**MACHINES)), found, [])
-    return found
+    run = dataclasses.replace(PRETRAINING, seed=seed, threads=threads)
+    plan = PretrainPlan("dbn", "letters", run, find_encoder("dbn").Config(**MACHINES))
+    return pretrained(plan, folder / f"dbn-seed{seed}")
 
 
 def plan_of(arm: str, rule: Rule, rate: float, seed: int, bundle: Path | None) -> FitPlan:

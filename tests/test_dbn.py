@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from bars import bars, scrambled
 from encoder_cases import SPECS
 from saccade.agents.parts.optimisers import Optimisers
 from saccade.encoders import dbn, rbm
@@ -21,20 +22,6 @@ BITS = ObservationSpec((16,), low=0.0, high=1.0)
 def make(spec: ObservationSpec = SMALL, seed: int = 0, **settings: object) -> Dbn:
     torch.manual_seed(seed)
     return dbn.build(Config(**{"hidden": (12, 8), **settings}), spec).train()  # type: ignore[arg-type]
-
-
-def bars() -> Tensor:
-    """Bars in 4x4 pixels, rows or columns."""
-    rows = torch.zeros(4, 4, 4)
-    rows[range(4), range(4)] = 1
-    return torch.cat([rows, rows.mT]).unsqueeze(1).mul(255).to(torch.uint8)
-
-
-def scrambled(learner: nn.Module) -> None:
-    """Parameters all away from 0."""
-    with torch.no_grad():
-        for parameter in learner.parameters():
-            parameter.copy_(torch.randn_like(parameter))
 
 
 def train(learner: Dbn, x: Tensor, updates: int, rate: float = 1e-3, label: Tensor | None = None) -> None:

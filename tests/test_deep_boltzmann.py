@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from bars import bars
 from encoder_cases import SPECS
 from saccade.agents.parts.optimisers import Optimisers
 from saccade.encoders import deep_boltzmann
@@ -172,13 +173,6 @@ def test_a_greedy_layer_counts_twice_what_will_have_two_neighbours(layer: int, u
     torch.testing.assert_close(w.grad, ((after.T @ fantasy - h[0].T @ v) / 7).detach())
     torch.testing.assert_close(b.grad, (fantasy - v).mean(0).detach())
     torch.testing.assert_close(c.grad, (after - h[0]).mean(0).detach())
-
-
-def bars() -> Tensor:
-    """Bars in 4x4 pixels, rows or columns: 8 of 65,536 images."""
-    rows = torch.zeros(4, 4, 4)
-    rows[range(4), range(4)] = 1
-    return torch.cat([rows, rows.mT]).unsqueeze(1).mul(255).to(torch.uint8)
 
 
 def test_it_learns_a_distribution():

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from bars import bars as images
 from saccade.agents.parts.optimisers import Optimisers
 from saccade.data.base import Dataset, Split
 from saccade.encoders import deep_boltzmann
@@ -149,10 +150,7 @@ SMALL = ObservationSpec((1, 4, 4), "uint8", 0.0, 255.0)
 
 def bars() -> tuple[Tensor, Tensor]:
     """Bars in 4x4 pixels: rows are one class and columns the other."""
-    rows = torch.zeros(4, 4, 4)
-    rows[range(4), range(4)] = 1
-    x = torch.cat([rows, rows.mT]).unsqueeze(1).mul(255).to(torch.uint8)
-    return x, torch.tensor([0] * 4 + [1] * 4)
+    return images(), torch.tensor([0] * 4 + [1] * 4)
 
 
 def make(**settings: object) -> Dbm:

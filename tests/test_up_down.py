@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 import torch
+from bars import bars, scrambled
 from saccade.agents.parts.optimisers import Optimisers
 from saccade.encoders import dbn
 from saccade.encoders.dbn import Config, Dbn
@@ -15,7 +16,7 @@ from saccade.encoders.parts.labelled import joint_free_energy
 from saccade.encoders.parts.up_down import Generative, draw_below, up_down_losses
 from saccade.envs.errors import SpecError, UserError
 from saccade.envs.spec import ObservationSpec
-from torch import Tensor, nn
+from torch import Tensor
 
 SMALL = ObservationSpec((1, 4, 4), "uint8", 0.0, 255.0)
 
@@ -23,19 +24,6 @@ SMALL = ObservationSpec((1, 4, 4), "uint8", 0.0, 255.0)
 def make(**settings: object) -> Dbn:
     torch.manual_seed(0)
     return dbn.build(Config(**{"hidden": (8, 6), "up_down": 1.0, "gain": 100.0, **settings}), SMALL).train()  # type: ignore[arg-type]
-
-
-def bars() -> Tensor:
-    """Bars in 4x4 pixels, rows or columns."""
-    rows = torch.zeros(4, 4, 4)
-    rows[range(4), range(4)] = 1
-    return torch.cat([rows, rows.mT]).unsqueeze(1).mul(255).to(torch.uint8)
-
-
-def scrambled(learner: nn.Module) -> None:
-    with torch.no_grad():
-        for parameter in learner.parameters():
-            parameter.copy_(torch.randn_like(parameter))
 
 
 def exact(learner: Dbn, x: Tensor) -> Tensor:
