@@ -267,10 +267,11 @@ def pictures(encoders: dict[str, Encoder], dataset: Dataset) -> dict[str, Figure
         for name, encoder in encoders.items():
             if reconstructs(encoder):
                 restored[name] = encoder.reconstruct(digits).flatten(1).float()  # type: ignore[operator]
+    title = "test images, and what the learners restore"
     found = {
         "deep_belief-filters": filters_figure(encoders, dataset, "filters of the lowest units; blue < 0 < red"),
         "deep_belief-samples": samples_figure(encoders, dataset, "drawn; with label units, of the class above"),
-        "deep_belief-reconstructions": reconstruction_figure(restored, "test images, and what the learners restore"),
+        "deep_belief-reconstructions": reconstruction_figure(restored, title) if len(restored) > 1 else None,
     }
     for name, encoder in encoders.items():
         if isinstance(encoder, ConvRbm):
