@@ -19,7 +19,9 @@ GROUPS = {
     "norm": FitGroup(
         "the same with batch normalisation", ("cifar10", "--encoder", "convnet", "--encoder.batch-norm"), "measured"
     ),
-    "fast": FitGroup("quick net", ("cifar10", "--encoder", "fastconv"), "91 in 1,200 s on two cores"),
+    "fast": FitGroup(
+        "quick net", ("cifar10", "--encoder", "fastconv", "--held-out", "1000"), "91 in 1,200 s on two cores"
+    ),
 }
 
 
@@ -32,9 +34,11 @@ def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
     notes = [
         "The pixels of the files that were read here were decoded from JPEG (quality 75, colour at half resolution): "
         "these figures compare with other systems on the same files, never with published ones.",
-        "Trained on the first 45,000 training images, with the last 5,000 for validation. The founding material "
-        "reports 92.3 % and 96.7 % for the first two nets, measured on training batches. Here test images are cropped "
-        "in the middle; for the quick net the logits of each image and its mirror image are averaged.",
+        "The plain nets are trained on the first 45,000 training images, with the last 5,000 for validation, by which "
+        "the quick net's settings were chosen, too; the quick net itself is trained on the first 49,000. The founding "
+        "material reports 92.3 % and 96.7 % for the first two nets, measured on training batches. Here test images are "
+        "cropped in the middle; for the quick net the logits of each image, of copies moved by a pixel, and of the "
+        "mirror images of all of them are averaged.",
     ]
     figures = {"cifar10": error_figure(GROUPS, outcomes, "CIFAR-10, validation error while training")}
     return Report([accuracy_table(title, GROUPS, outcomes)], notes, {}, figures)

@@ -29,7 +29,7 @@ from . import (
     sequential,
     treebank,
 )
-from .base import Dataset, Split
+from .base import Dataset, Split, redivide
 from .batches import Batches
 from .corpus import Corpus, Stream
 from .sequences import SequenceDataset, Sequences
@@ -51,6 +51,7 @@ __all__ = [
     "load",
     "load_corpus",
     "load_examples",
+    "redivide",
 ]
 
 PUBLISHED = {"cifar10": cifar10, "mnist": mnist}  # modules with `kind`, `SPEC`, `SOURCES` and `load()`

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..envs.errors import UserError
 from ..envs.spec import ObservationSpec
 
 
@@ -48,3 +49,20 @@ def hold_out(x: np.ndarray, label: np.ndarray, count: int) -> tuple[Split, Split
     images, labels = torch.from_numpy(x), torch.from_numpy(label.astype(np.int64))
     kept = len(labels) - count
     return Split(images[:kept], labels[:kept]), Split(images[kept:], labels[kept:])
+
+
+def redivide(dataset: Dataset, held_out: int) -> Dataset:
+    """The same data with the last `held_out` examples of training and validation for validation, and the rest to train.
+
+    Raises:
+        UserError: nothing would be left to train on, or the examples are built as they are taken.
+    """
+    parts = (dataset.train, dataset.validation)
+    total = sum(map(len, parts))
+    if any(type(part) is not Split for part in parts):
+        raise UserError(f"{dataset.name} cannot be divided anew: leave out --held-out")
+    if held_out >= total:
+        raise UserError(f"--held-out {held_out} leaves nothing of {total} examples of {dataset.name} to train on")
+    x, label = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "label"))
+    first, last = (Split(x[half], label[half]) for half in (slice(-held_out), slice(-held_out, None)))
+    return replace(dataset, train=first, validation=last)

@@ -12,7 +12,7 @@ import torch
 from saccade import data
 from saccade.__main__ import main
 from saccade.agents.parts.compute import Compute
-from saccade.data import Dataset, Split
+from saccade.data import Dataset, Split, redivide
 from saccade.encoders import find_encoder
 from saccade.encoders.parts.augment_images import Augmentation
 from saccade.envs.errors import UserError
@@ -22,6 +22,8 @@ from saccade.training.bundle import load_bundle, save_bundle
 from saccade.training.classifier import Average, Classifier, few_labels, interval, judge, views_of
 from saccade.training.fit_model import Alternating, make_classifier, make_trainer
 from saccade.training.fit_plan import FitConfig, FitPlan, check, default_plan
+from saccade.training.label_task import LabelTask
+from saccade.training.tasks import find_task
 from torch import Tensor, nn
 
 SPEC = ObservationSpec((1, 12, 12), "uint8", 0.0, 255.0)
@@ -217,6 +219,26 @@ def test_examples_without_a_label_are_left_out():
     trainer = make_trainer(plan, partly, make_classifier(plan, partly), Compute())
     assert torch.equal(trainer.batches.split.label, label[100:])
     assert torch.equal(trainer.batches.split.x, DATA.train.x[100:])
+
+
+def test_validation_examples_are_held_out_of_training():
+    more = redivide(DATA, 10)
+    everything = torch.cat([DATA.train.x, DATA.validation.x])
+    assert torch.equal(torch.cat([more.train.x, more.validation.x]), everything)
+    assert torch.equal(more.train.label, torch.cat([DATA.train.label, DATA.validation.label[:50]]))
+    assert torch.equal(more.validation.label, DATA.validation.label[50:])
+    assert more.test is DATA.test
+    task = find_task(plan_of(held_out=10))
+    assert isinstance(task, LabelTask)
+    assert len(task.dataset.train) == 290
+    with pytest.raises(UserError, match="leaves nothing"):
+        redivide(DATA, 300)
+
+
+def test_examples_that_are_built_as_they_are_taken_are_not_divided_anew():
+    split = Alternating(DATA.train.x, DATA.train.label, torch.zeros(240, dtype=torch.bool), torch.zeros(()))
+    with pytest.raises(UserError, match="cannot be divided anew"):
+        redivide(dataclasses.replace(DATA, train=split), 10)
 
 
 def test_more_labels_than_there_are():

@@ -337,7 +337,7 @@ def test_a_run_is_resumed_exactly(text: Path, tmp_path: Path, monkeypatch: pytes
         ({"weight_decay": 0.1}, {}, "plain steps"),
         ({"encoder_mode": "frozen"}, {}, "nothing to learn"),
         ({"patience": 2}, {}, "no validation set"),
-        ({"labels": 5}, {}, "reads text"),
+        ({"labels": 5}, {}, "for images only"),
         ({}, {"window": 0}, "--task.window"),
         ({}, {"sample": -1.0}, "--task.sample"),
     ],

@@ -46,6 +46,7 @@ class FitConfig:
     views: Views = "one"  # test images are judged as they are, with their mirror image, moved by a pixel, or both
     encoder_mode: FitMode = "scratch"  # who trains the encoder; finetune by default where --encoder names a bundle
     encoder_rate: float = 1.0  # learning rate of the encoder, times the head's
+    held_out: int = 0  # last training examples kept for validation; 0 = as many as the data set holds out
     labels: int = 0  # train on so many labelled examples, equally many of each class; 0 = all
     patience: int = 0  # epochs without a lower validation error before it ends; the best weights are kept; 0 = off
     validate_interval: int = 1  # epochs between judgements on the validation set; the last is always judged
@@ -127,7 +128,7 @@ def check(plan: FitPlan) -> None:
     ):
         if not getattr(run, name) > 0:
             raise UserError(f"{name} must be positive, not {getattr(run, name)}")
-    for name in ("threads", "seed", "weight_decay", "patience", "labels"):
+    for name in ("threads", "seed", "weight_decay", "patience", "labels", "held_out"):
         if not getattr(run, name) >= 0:
             raise UserError(f"{name} must not be negative, but is {getattr(run, name)}")
     for name in ("momentum", "warmup", "label_smoothing", "average"):

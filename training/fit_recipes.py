@@ -53,7 +53,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ),
     ("cifar10", "fastconv"): Recipe(
         {
-            "epochs": 24,
+            "epochs": 27,
             "batch_size": 512,
             "optimizer": "nesterov",
             "learning_rate": 0.5,
@@ -65,7 +65,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
             "head_scale": 0.125,
             "average": 0.9,
             "alternate_flip": True,
-            "views": "flip",
+            "views": "flip+shift",
         },
         {"shift": 2, "padding": "reflect"},
     ),

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..agents.parts.compute import Compute
-from ..data import Batches, Dataset
+from ..data import Batches, Dataset, redivide
 from ..encoders.parts.augment_images import check_augmentation
 from ..envs.errors import UserError
 from . import fit_figures
@@ -29,6 +29,8 @@ class LabelTask(Task):
         check_augmentation(plan.augment, dataset.spec.shape)
         if (plan.run.alternate_flip or plan.run.views != "one") and not dataset.spec.is_image:
             raise UserError("only images can be mirrored or moved: leave out --alternate-flip and --views")
+        if plan.run.held_out:
+            dataset = redivide(dataset, plan.run.held_out)
         self.dataset, self.spec = dataset, dataset.spec
 
     def make_model(self, plan: FitPlan, *, weights: bool) -> Classifier:

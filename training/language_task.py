@@ -18,12 +18,11 @@ from torch.nn import functional as F
 from ..agents.parts.compute import Compute
 from ..data.corpus import Corpus, Stream
 from ..encoders.base import Encoder, Inputs, State, reset_state
-from ..encoders.parts.augment_images import Augmentation
 from ..envs.errors import SpecError, UserError
 from .epochs import Trainer
 from .fit_encoder import first_encoder
 from .fit_plan import FitPlan
-from .task import Judged, SplitName, Task, TaskModel, plain_trainer
+from .task import Judged, SplitName, Task, TaskModel, plain_trainer, refuse_image_settings
 from .task_options import LanguageOptions
 
 ROWS_JUDGED = 20  # pieces of the text that are read side by side in judging
@@ -112,9 +111,9 @@ class LanguageTask(Task):
 
     def __init__(self, plan: FitPlan, corpus: Corpus):
         """Raises UserError where there is nothing to judge by, or the plan asks what only images have."""
-        run = plan.run
-        if plan.augment != Augmentation() or run.alternate_flip or run.views != "one" or run.labels or run.hidden:
-            raise UserError(f"{plan.task} is a text: leave out --augment, --labels, --hidden and what is for images")
+        refuse_image_settings(plan)
+        if plan.run.hidden:
+            raise UserError(f"{plan.task} is a text: leave out --hidden")
         if not len(corpus.validation):
             raise UserError(f"{plan.task} is for word vectors only: it has no text to judge a language model by")
         self.corpus, self.spec = corpus, corpus.spec

@@ -21,7 +21,6 @@ from ..agents.parts.compute import Compute
 from ..data.sequences import Batch, LengthBatches
 from ..data.treebank import TreeDataset, Trees
 from ..encoders.base import Encoder, Inputs
-from ..encoders.parts.augment_images import Augmentation
 from ..envs.errors import UserError
 from . import sequence_figures
 from .classifier import interval
@@ -30,7 +29,7 @@ from .fit_encoder import first_encoder
 from .fit_plan import FitPlan
 from .parser import NOTHING, SLOTS, Beam, follow, search
 from .sequence_model import by_length
-from .task import Judged, SplitName, Task, TaskModel, plain_trainer
+from .task import Judged, SplitName, Task, TaskModel, plain_trainer, refuse_image_settings
 from .task_options import ParseOptions
 
 SHOWN = 3  # sentences whose trees are drawn
@@ -181,10 +180,9 @@ class ParseTask(Task):
     def __init__(self, plan: FitPlan, dataset: TreeDataset):
         """Raises UserError where the plan asks what only images have, or settings make no sense."""
         run, options = plan.run, plan.task_options
-        if plan.augment != Augmentation() or run.alternate_flip or run.views != "one":
-            raise UserError(f"{plan.task} holds sequences, which cannot be moved or mirrored: leave out --augment")
-        if run.labels or run.label_smoothing or run.head_scale != 1 or run.hidden:
-            raise UserError(f"{plan.task}: leave out --labels, --label-smoothing, --head-scale and --hidden")
+        refuse_image_settings(plan)
+        if run.label_smoothing or run.head_scale != 1 or run.hidden:
+            raise UserError(f"{plan.task}: leave out --label-smoothing, --head-scale and --hidden")
         assert isinstance(options, ParseOptions)
         if min(options.hidden, options.beam) < 1 or not 0 <= options.local_share <= 1:
             raise UserError(

@@ -9,14 +9,13 @@ from matplotlib.figure import Figure
 
 from ..agents.parts.compute import Compute
 from ..data.sequences import DrawnBatches, LengthBatches, SequenceDataset, Sequences
-from ..encoders.parts.augment_images import Augmentation
 from ..envs.errors import UserError
 from . import sequence_figures
 from .epochs import Trainer
 from .fit_encoder import first_encoder
 from .fit_plan import FitPlan
 from .sequence_model import SequenceModel, answer
-from .task import Judged, SplitName, Task, TaskModel, plain_trainer
+from .task import Judged, SplitName, Task, TaskModel, plain_trainer, refuse_image_settings
 
 
 class SequenceTask(Task):
@@ -28,10 +27,9 @@ class SequenceTask(Task):
     def __init__(self, plan: FitPlan, dataset: SequenceDataset):
         """Raises UserError where the plan asks of sequences what only images or labels have."""
         run = plan.run
-        if plan.augment != Augmentation() or run.alternate_flip or run.views != "one":
-            raise UserError(f"{plan.task} holds sequences, which cannot be moved or mirrored: leave out --augment")
-        if run.labels or run.label_smoothing or run.head_scale != 1:
-            raise UserError(f"{plan.task}: --labels, --label-smoothing and --head-scale are for images only")
+        refuse_image_settings(plan)
+        if run.label_smoothing or run.head_scale != 1:
+            raise UserError(f"{plan.task}: --label-smoothing and --head-scale are for images only")
         self.dataset, self.spec = dataset, dataset.spec
 
     def make_model(self, plan: FitPlan, *, weights: bool) -> SequenceModel:

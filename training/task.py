@@ -16,6 +16,8 @@ from torch import nn
 
 from ..agents.parts.compute import Compute
 from ..encoders.base import Encoder, Group
+from ..encoders.parts.augment_images import Augmentation
+from ..envs.errors import UserError
 from ..envs.spec import ObservationSpec
 from .epochs import BatchSource, Loss, Trainer
 from .fit_plan import FitPlan
@@ -101,6 +103,18 @@ def plain_trainer(plan: FitPlan, model: TaskModel, loss: Loss, batches: BatchSou
         compute=compute,
         after_update=model.after_update,
     )
+
+
+def refuse_image_settings(plan: FitPlan) -> None:
+    """Raises UserError where the plan of sequences or texts asks what only images and vectors with a class can do."""
+    run = plan.run
+    if plan.augment != Augmentation() or run.alternate_flip or run.views != "one":
+        raise UserError(
+            f"{plan.task} holds sequences, which cannot be moved or mirrored: leave out --augment, --alternate-flip "
+            "and --views"
+        )
+    if run.labels or run.held_out:
+        raise UserError(f"{plan.task}: --labels and --held-out are for images only")
 
 
 class Task(ABC):

@@ -15,7 +15,6 @@ from ..agents.parts.compute import Compute
 from ..data.dates import Pairs, PairsDataset
 from ..data.sequences import NOT_ASKED, Batch, LengthBatches
 from ..encoders.base import Encoder, Inputs
-from ..encoders.parts.augment_images import Augmentation
 from ..envs.errors import UnknownNameError, UserError
 from .attention import Attention, Decoder, Memory, Told, beam_search, character_nats, greedy
 from .classifier import interval
@@ -23,7 +22,7 @@ from .epochs import Trainer
 from .fit_encoder import first_encoder
 from .fit_plan import FitPlan
 from .sequence_model import by_length
-from .task import Judged, SplitName, Task, TaskModel, plain_trainer
+from .task import Judged, SplitName, Task, TaskModel, plain_trainer, refuse_image_settings
 from .task_options import TranslateOptions
 
 SHOWN = 6  # pairs on the map
@@ -104,10 +103,9 @@ class TranslateTask(Task):
     def __init__(self, plan: FitPlan, dataset: PairsDataset):
         """Raises UserError where the plan asks of pairs what only images or labels have."""
         run = plan.run
-        if plan.augment != Augmentation() or run.alternate_flip or run.views != "one":
-            raise UserError(f"{plan.task} holds sequences, which cannot be moved or mirrored: leave out --augment")
-        if run.labels or run.label_smoothing or run.head_scale != 1:
-            raise UserError(f"{plan.task}: --labels, --label-smoothing and --head-scale are for images only")
+        refuse_image_settings(plan)
+        if run.label_smoothing or run.head_scale != 1:
+            raise UserError(f"{plan.task}: --label-smoothing and --head-scale are for images only")
         if run.hidden:
             raise UserError(f"{plan.task}: leave out --hidden; the decoder's width is --task.hidden")
         options = plan.task_options

@@ -15,13 +15,12 @@ from matplotlib.figure import Figure
 from ..agents.parts.compute import Compute
 from ..data import analogies, corpus
 from ..data.vocabulary import Vocabulary
-from ..encoders.parts.augment_images import Augmentation
 from ..envs.errors import UnknownNameError, UserError
 from . import word_figures
 from .epochs import Trainer
 from .fit_encoder import first_encoder, takes_weights
 from .fit_plan import FitPlan
-from .task import Judged, SplitName, Task, TaskModel
+from .task import Judged, SplitName, Task, TaskModel, refuse_image_settings
 from .task_options import Word2VecOptions
 from .word_batches import WordBatches
 from .word_model import WordModel, WordTrainer
@@ -138,8 +137,9 @@ class Word2VecTask(Task):
 def check_options(plan: FitPlan) -> None:
     """Raises UserError for settings that make no sense, or that word vectors have no use for."""
     run, options = plan.run, plan.task_options
-    if plan.augment != Augmentation() or run.alternate_flip or run.views != "one" or run.labels or run.hidden:
-        raise UserError("word2vec reads text: leave out --augment, --labels, --hidden and what is for images")
+    refuse_image_settings(plan)
+    if run.hidden:
+        raise UserError("word2vec learns vectors of words, with no layers above: leave out --hidden")
     if run.optimizer != "sgd" or run.momentum or run.weight_decay or run.max_gradient_norm or run.label_smoothing:
         raise UserError(
             "word2vec takes plain steps, of the vectors of the words in a batch alone: give --optimizer sgd --momentum "
