@@ -506,12 +506,20 @@ def test_the_runner_starts_only_what_is_asked_for(stand_in, tmp_path, monkeypatc
     def report(outcomes, _):
         return Report([], [outcome.run.group for outcome in outcomes], {})
 
+    def reported() -> list[str]:
+        return [run["group"] for run in json.loads((tmp_path / "made_up.json").read_text())["runs"]]
+
     module = SimpleNamespace(kind="made up", preparations=lambda _: prepared, runs=lambda _: main, report=report)
     monkeypatch.setattr(runner, "list_benchmarks", lambda: {"made_up": "made up"})
     monkeypatch.setattr(runner, "_load", lambda _: module)
     assert run_benchmark("made_up", BenchOptions(only=("b",), out=tmp_path)) == 0
     assert {path.name for path in where.iterdir() if path.is_dir()} == {"before-b-seed0", "b-seed0"}
-    assert [run["group"] for run in json.loads((tmp_path / "made_up.json").read_text())["runs"]] == ["b"]
+    assert reported() == ["b"]
+    assert run_benchmark("made_up", BenchOptions(only=("a",), out=tmp_path)) == 0
+    assert reported() == ["a", "b"]  # what an earlier call has finished is not lost from the results
+    (where / "b-seed0.arguments.json").write_text('["other settings"]')
+    assert run_benchmark("made_up", BenchOptions(only=("a",), out=tmp_path)) == 0
+    assert reported() == ["a"]
     with pytest.raises(UserError, match="unknown setting"):
         run_benchmark("made_up", BenchOptions(only=("before-b",), out=tmp_path))
     module.measure = lambda _: Report([], [], {})

@@ -15,7 +15,7 @@ from ...envs.errors import UnknownNameError, UserError
 class BenchOptions:
     """Options of `saccade bench`. Those that a benchmark has no use for change nothing."""
 
-    only: tuple[str, ...] = ()  # run and report these settings alone; an unknown name, such as x, lists all
+    only: tuple[str, ...] = ()  # run these settings alone; an unknown name, such as x, lists all
     seeds: int | None = None  # runs of each setting, with training seeds 0, 1, ...; None: the benchmark's own number
     jobs: int = 1  # runs at once; they divide the threads among them
     threads: int | None = None  # processor threads for all jobs together; None: as many as there are processors

@@ -133,19 +133,32 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         return None
 
 
+def finished(run: Run, folder: Path) -> Outcome | None:
+    """What an earlier call made of `run` in `folder`; None where it is not through, or had other settings."""
+    result = read_result(folder) if _arguments(folder) == list(run.arguments) else None
+    return None if result is None else Outcome(run, folder, result, "")
+
+
+def _arguments(folder: Path) -> list[str] | None:
+    """Those that the run in `folder` was begun with."""
+    note = _note(folder)
+    return json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
+
+
+def _note(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".arguments.json")
+
+
 def prepare(run: Run, folder: Path) -> dict[str, Any] | None:
     """Check that `folder` belongs to `run`; returns its result if it is done."""
-    note = folder.with_name(folder.name + ".arguments.json")
-    arguments = list(run.arguments)
     if folder.exists():
-        before = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
-        if before != arguments:
+        if _arguments(folder) != list(run.arguments):
             raise UserError(f"{folder} holds a run with other settings: delete it, or choose another --out")
         if (result := read_result(folder)) is not None:
             return result
         if checkpoint.latest(folder / "checkpoint") is None:
             shutil.rmtree(folder)  # stopped before its first save: there is nothing to continue from
-    note.write_text(json.dumps(arguments), encoding="utf-8")
+    _note(folder).write_text(json.dumps(list(run.arguments)), encoding="utf-8")
     return None
 
 

@@ -115,6 +115,7 @@ def provenance(name: str) -> dict[str, Any]:
 
 
 def _run_all(name: str, module: ModuleType, options: BenchOptions, where: Places, console: Console) -> list[Outcome]:
+    """What became of the runs that the options choose, and of others of the benchmark that earlier calls finished."""
     threads = options.threads or processors()
 
     def execute(runs: list[Run]) -> list[Outcome]:
@@ -126,7 +127,8 @@ def _run_all(name: str, module: ModuleType, options: BenchOptions, where: Places
             runs, where.runs, address=options.cluster, threads=options.threads or 1, console=console
         )
 
-    runs = chosen_runs(options.only, module.runs(options))
+    known: list[Run] = module.runs(options)
+    runs = chosen_runs(options.only, known)
     if hasattr(module, "preparations"):
         first = module.preparations(options)
         first = execute(needed(first, runs) if options.only else first)
@@ -135,10 +137,12 @@ def _run_all(name: str, module: ModuleType, options: BenchOptions, where: Places
     place = f"{options.jobs} at once" if options.cluster is None else f"on the Ray cluster {options.cluster}"
     console.print(f"{len(runs)} runs, {place}, in {where.runs}", markup=False, highlight=False)
     try:
-        return execute(runs)
+        done = {outcome.run.name: outcome for outcome in execute(runs)}
     except KeyboardInterrupt:
         console.print("stopped; what is done is kept. To go on, type the same command again", markup=False)
         raise
+    outcomes = [done.get(run.name) or processes.finished(run, where.runs / run.name) for run in known]
+    return [outcome for outcome in outcomes if outcome is not None]
 
 
 def _check_choice(name: str, module: ModuleType, options: BenchOptions) -> None:
