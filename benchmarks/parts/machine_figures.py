@@ -30,7 +30,9 @@ def filters_figure(encoders: Mapping[str, Encoder], dataset: Dataset, title: str
         if found is not None and not found.is_kernel:
             chosen = torch.linspace(0, len(found.weight) - 1, SHOWN).round().long()
             rows[label] = signed(found.weight[chosen].mean(1).float().cpu().numpy())
-    return grid_figure(np.stack(list(rows.values())), title, rows=list(rows), is_signed=True) if rows else None
+    return (
+        grid_figure(np.stack(list(rows.values())), title, rows=list(rows), is_signed=True, fill=0.0) if rows else None
+    )
 
 
 def kernels_figure(encoder: ConvRbm, dataset: Dataset, title: str) -> Figure:
