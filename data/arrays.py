@@ -38,7 +38,8 @@ def load(path: Path, seed: int) -> Dataset:
     held_out = len(x) // HELD_OUT_SHARE
     parts = map(np.sort, np.split(order, [len(x) - 2 * held_out, len(x) - held_out]))
     train, validation, test = (Split(torch.from_numpy(x[part]), torch.from_numpy(label[part])) for part in parts)
-    return Dataset(str(path), ObservationSpec((x.shape[1],)), train, validation, test, classes)
+    low = 0.0 if x.min() >= 0 else -np.inf  # what reads counts asks for it
+    return Dataset(str(path), ObservationSpec((x.shape[1],), low=low), train, validation, test, classes)
 
 
 def _labels(path: Path, count: int) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -27,6 +27,7 @@ class Adversarial(Matched):
 
     def __init__(self, config: Config, spec: ObservationSpec):
         super().__init__(config, spec, config.labels)
+        self.needs_labels = bool(config.labels)
 
     def divergences(self, code: Tensor, label: Tensor) -> dict[str, Tensor]:
         return self.deceive(code, label if self.labels else label.new_full(label.shape, -1))

@@ -68,6 +68,7 @@ class Encoder(nn.Module, ABC):
     feature_shape: tuple[int, ...]  # flat `(D,)`, or a map `(C, H, W)` for attention and deconvolution heads
     causal: bool = True  # False: reads the future too, so it serves supervised tasks only
     window: int = 0  # consecutive transitions that `auxiliary_losses` asks for; 0: it has none
+    needs_labels: bool = False  # pretraining on data that have none would learn something else than was asked for
 
     def initial_state(self, batch_size: int) -> State:
         """The state before the first observation of an episode. It may be learned."""

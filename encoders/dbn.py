@@ -72,7 +72,7 @@ class Dbn(FeedForward):
         self.layer_list = nn.ModuleList(make_layers(config, spec))
         self.scale = self.layers[0].scale
         self.sigmoid = self.layers[0].sigmoid
-        self.feature_shape = (config.hidden[-1],)
+        self.feature_shape, self.needs_labels = (config.hidden[-1],), bool(config.labels)
         self.net: Stack | None = unrolled(config, spec) if config.unroll else None
         self.register_buffer("unrolled", torch.zeros((), dtype=torch.bool))
         self.generative: Generative | None = None

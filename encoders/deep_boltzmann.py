@@ -77,8 +77,8 @@ class Dbm(FeedForward):
         )
         self.biases = nn.ParameterList(torch.zeros(size) for size in sizes)
         self.feature_shape = (config.hidden[-1] if config.features == "top" else sum(config.hidden),)
+        self.needs_labels = bool(config.labels)
         self.register_buffer("chains", torch.rand(config.chains, sum(sizes[::2])).round())
-
         if config.labels:
             self.label_weight = nn.Parameter(torch.randn(config.hidden[-1], config.labels) * config.initial)
             self.label_bias = nn.Parameter(torch.zeros(config.labels))

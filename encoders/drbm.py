@@ -70,7 +70,7 @@ class Drbm(FeedForward):
         bits = config.visible == "bernoulli" or (config.visible == "auto" and self.scale.bounded)
         self.visible: Literal["bernoulli", "gaussian"] = "bernoulli" if bits else "gaussian"
         self.sigmoid = bits
-        self.feature_shape = (config.hidden,)
+        self.feature_shape, self.needs_labels = (config.hidden,), bool(config.discriminative)
         self.weight = nn.Parameter(_uniform(config.hidden, spec.size))
         self.label_weight = nn.Parameter(_uniform(config.hidden, config.classes))
         self.hidden_bias = nn.Parameter(torch.zeros(config.hidden))

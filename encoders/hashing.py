@@ -63,7 +63,7 @@ class Hashing(FeedForward):
     def __init__(self, config: Config, spec: ObservationSpec):
         super().__init__()
         self.config, self.shape = config, spec.shape
-        self.feature_shape = (config.bits,)
+        self.feature_shape, self.needs_labels = (config.bits,), bool(config.neighbours)
         self.scale = UnitScale(spec)
         self.sigmoid = config.output == "auto" and self.scale.bounded
         coder = _coder(config)

@@ -38,6 +38,8 @@ class Config:
 class Perceptron(FeedForward):
     """The features are the classes' scores; labels -1 (none) teach nothing."""
 
+    needs_labels = True
+
     def __init__(self, config: Config, spec: ObservationSpec):
         super().__init__()
         self.config = config

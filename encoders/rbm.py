@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +34,7 @@ from .parts.gibbs import (
     hidden_input,
     hidden_mean,
     means_along,
+    scaled,
     visible_mean,
     walk,
 )
@@ -81,6 +83,7 @@ class Rbm(FeedForward):
     """One layer of features that is also a density."""
 
     window = 1
+    log_variance: Tensor | None  # [V], of Gaussian visible units; None: variance 1
     chains: Tensor  # [R, N, V]: of persistent methods
     activity: Tensor  # [H]
     progress: Tensor  # 0..1, how much of training alone is done; filled by the trainer
@@ -97,12 +100,12 @@ class Rbm(FeedForward):
         self.weight = nn.Parameter(torch.randn(config.hidden, spec.size) * config.initial)
         self.visible_bias = nn.Parameter(torch.zeros(spec.size))
         self.hidden_bias = nn.Parameter(torch.zeros(config.hidden))
-        self.log_variance: Tensor | None = None
         variance = torch.full((spec.size,), config.deviation).log() * 2
         if self.visible == "gaussian" and config.learn_deviation:
             self.log_variance = nn.Parameter(variance)
-        elif self.visible == "gaussian" and config.deviation != 1:
-            self.register_buffer("log_variance", variance, persistent=False)
+        else:
+            is_one = self.visible != "gaussian" or config.deviation == 1
+            self.register_buffer("log_variance", None if is_one else variance, persistent=False)
         if config.method != "cd":
             count = config.temperatures if config.method == "tempering" else 1
             self.register_buffer("chains", torch.rand(count, config.chains, spec.size).round())
@@ -245,8 +248,8 @@ class Rbm(FeedForward):
             if self.training:
                 self.activity.copy_(activity)
             slope = config.sparsity * (activity - config.target)
-            gradient.weight.addr_(slope, v.mean(0))
-            gradient.hidden_bias.add_(slope)
+            gradient.weight.addr_(slope, scaled(self.machine(), v).mean(0))
+            gradient.hidden_bias.add_(slope * v.sum(1).mean() if self.visible == "softmax" else slope)
         return gradient
 
     def _pairs(self, gradient: Gradient) -> tuple[list[Tensor], list[Tensor]]:
@@ -295,6 +298,8 @@ def build(config: Config, spec: ObservationSpec) -> Rbm:
         raise SpecError(f"encoder 'rbm' reads bits from bounded observations, not {spec.describe()}; use gaussian")
     if config.binarise != "none" and not (bounded and config.visible in ("auto", "bernoulli")):
         raise SpecError("encoder 'rbm' makes bits only of bounded observations, for bernoulli units")
+    if config.visible in ("poisson", "softmax") and spec.dtype != "uint8" and float(np.min(spec.low)) < 0:
+        raise SpecError(f"encoder 'rbm' with {config.visible} units reads counts, 0 or more, not {spec.describe()}")
     if config.visible == "softmax" and config.method != "cd":
         raise UserError("rbm: chains of words have no lengths of their own; use --encoder.method cd with softmax")
     return Rbm(config, spec)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from saccade.data import Dataset, load
-from saccade.envs.errors import UserError
+from saccade.encoders import find_encoder, make_encoder
+from saccade.envs.errors import SpecError, UserError
 
 
 def write(folder: Path, count: int = 100, labels: bool = True) -> Path:
@@ -35,6 +36,16 @@ def test_vectors_are_split_without_overlap_or_loss(tmp_path: Path):
     batch = data.train.take(torch.tensor([3, 80]))
     assert (batch["x"][:, 1] == batch["x"][:, 0] / 2).all()
     assert (batch["label"] == batch["x"][:, 0].long() % 3).all()
+
+
+def test_counts_are_known_as_such(tmp_path: Path):
+    path = write(tmp_path)
+    assert load(str(path)).spec.low == 0
+    make_encoder("rbm", load(str(path)).spec, find_encoder("rbm").Config(visible="poisson"))
+    np.save(path, -np.load(path))
+    assert load(str(path)).spec.low == -np.inf
+    with pytest.raises(SpecError, match="reads counts, 0 or more"):
+        make_encoder("rbm", load(str(path)).spec, find_encoder("rbm").Config(visible="poisson"))
 
 
 def test_the_split_follows_from_the_seed(tmp_path: Path):

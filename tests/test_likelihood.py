@@ -126,6 +126,26 @@ def test_weights_are_unbiased_however_few_the_steps(kinds: dict[str, str], total
     assert found.low <= exact <= found.high
 
 
+def test_texts_of_one_length_at_a_time():
+    """Exact samples of a machine of words, and a refusal where their log Z would not be that of all."""
+    model = machine(4, 3, seed=4, scale=0.5, visible="softmax")
+    texts = likelihood.exact_samples(model, 20_000, torch.Generator().manual_seed(0), total=2)
+    kinds = torch.tensor([[2, 0, 0], [0, 2, 0], [0, 0, 2], [1, 1, 0], [1, 0, 1], [0, 1, 1]], dtype=torch.float64)
+    log_z = likelihood.exact_log_partition(model, 2)
+    expected = likelihood.log_likelihood(model, kinds, log_z).exp()
+    assert expected.sum().item() == pytest.approx(1, abs=1e-9)
+    found = torch.stack([(texts == kind).all(1).double().mean() for kind in kinds])
+    assert ((found - expected).abs() < 5 * (expected / len(texts)).sqrt()).all()
+    longer = torch.cat([kinds, 2 * kinds[:1]])
+    path, betas = Path(model, 0.8 * model.visible_bias), likelihood.temperatures(8)
+    with pytest.raises(UserError, match="unequal length"):
+        likelihood.log_likelihood(model, longer, log_z)
+    with pytest.raises(UserError, match="unequal length"):
+        likelihood.reverse_log_likelihood(path, longer, betas)
+    with pytest.raises(UserError, match="unequal length"):
+        likelihood.reverse_log_partition(path, longer, betas)
+
+
 def test_reverse_likelihoods_are_near_and_not_above():
     model = machine(10, 8, seed=5, scale=0.8)
     path, generator = path_of(model), torch.Generator().manual_seed(0)

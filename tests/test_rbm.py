@@ -99,6 +99,35 @@ def test_decay_sparsity_and_momentum_join_the_gradient():
     torch.testing.assert_close(gradients_of(learner, x)["weight"], 1.5 * plain["weight"])
 
 
+@pytest.mark.parametrize("settings", [{"visible": "gaussian", "deviation": 0.5}, {"visible": "softmax"}])
+def test_sparsity_moves_what_the_hidden_units_read(settings: dict[str, object]):
+    """Its gradient is that of the slope times the total inputs, whatever the units."""
+    x = torch.randint(5, (8, 6)).float()
+    spec = ObservationSpec((6,), low=0.0)
+    plain = gradients_of(make(spec, **settings), x)
+    learner = make(spec, sparsity=2.0, target=0.2, **settings)
+    sparse = gradients_of(learner, x)
+    slope = 2.0 * (learner.activity - 0.2)
+    learner.zero_grad()
+    (gibbs.hidden_input(learner.machine(), x).mean(0) * slope).sum().backward()
+    for name in ("weight", "hidden_bias"):
+        torch.testing.assert_close(sparse[name], plain[name] + learner.get_parameter(name).grad)
+
+
+def test_a_fixed_deviation_is_the_variance_of_what_is_drawn():
+    learner = make(ObservationSpec((6,)), visible="gaussian", deviation=0.5)
+    fixed = learner.machine().log_variance
+    assert fixed is not None
+    torch.testing.assert_close(fixed, torch.full((6,), 0.25).log())
+    assert "log_variance" not in dict(learner.named_parameters())
+    free = make(ObservationSpec((6,)), visible="gaussian", deviation=0.5, learn_deviation=True)
+    x = torch.randn(8, 6)
+    found = gradients_of(free, x)
+    assert "log_variance" in found
+    for name, gradient in gradients_of(learner, x).items():
+        torch.testing.assert_close(gradient, found[name])
+
+
 def test_k_rises_with_progress():
     learner = make(steps=1, last_steps=5)
     assert learner._steps() == 1

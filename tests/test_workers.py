@@ -232,20 +232,46 @@ def test_a_mistake_in_a_worker_ends_the_run_in_one_line(tmp_path: Path):
 MAIN = """
 import multiprocessing, sys
 from test_workers import LONG, At, small_plan, workers_alive
-from saccade.training.train import train
+from saccade.training.train import Stopped, train
 from pathlib import Path
 if __name__ == "__main__":
-    train(small_plan(steps=LONG), Path(sys.argv[1]), [At(lambda: print(*workers_alive(), flush=True))])
+    try:
+        train(small_plan(steps=LONG), Path(sys.argv[1]), [At(lambda: print(*workers_alive(), flush=True))])
+    except Stopped:
+        print("saved")
 """
 
 
-def test_when_the_main_process_is_killed_workers_end_by_themselves(tmp_path: Path):
+def start_main(tmp_path: Path) -> subprocess.Popen[str]:
+    """A process with two workers, in a group of its own; it prints their numbers once they learn."""
     script = tmp_path / "main.py"
     script.write_text(MAIN)
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
-    main = subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path / "run")], stdout=subprocess.PIPE, text=True, env=environment
+    return subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+        start_new_session=True,
     )
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_is_for_the_main_one(tmp_path: Path, sent: signal.Signals):
+    """As a terminal sends Ctrl-C, and `timeout` SIGTERM: the workers are told by the main process."""
+    main = start_main(tmp_path)
+    assert main.stdout is not None
+    with main:
+        assert len(main.stdout.readline().split()) == 2
+        os.killpg(main.pid, sent)
+        rest, _ = main.communicate(timeout=PATIENCE)
+    assert rest.splitlines() == ["saved"]
+    log = tmp_path / "run" / "workers.log"
+    assert not log.exists() or "died" not in log.read_text()
+
+
+def test_when_the_main_process_is_killed_workers_end_by_themselves(tmp_path: Path):
+    main = start_main(tmp_path)
     assert main.stdout is not None
     with main:
         pids = [int(word) for word in main.stdout.readline().split()]

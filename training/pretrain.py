@@ -124,6 +124,8 @@ def _build(plan: PretrainPlan, directory: Path) -> _Run:
     )
     torch.manual_seed(run.seed)
     encoder = make_encoder(plan.learner, dataset.spec, plan.learner_config)
+    if encoder.needs_labels and not dataset.classes:
+        raise UserError(f"{plan.learner} with these settings learns from labels, and {dataset.name} has none")
     compute = device.settle(compute, encoder)
     compute.place(encoder)
     going = _Run(plan, directory, dataset, encoder, learner_stages(encoder, plan.learner), compute)

@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from multiprocessing.process import parent_process
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -164,6 +164,7 @@ class LocalCrew(Crew):
         here, there = self._context.Pipe(duplex=False)
         # not daemonic: a worker may have processes for its worlds; `close`, and the workers themselves, end them
         process = self._context.Process(target=_serve, args=(job, self.shared, there), name=f"worker {job.worker}")
+        resource_tracker.ensure_running()  # the first start would begin it, and that unblocks signals
         with _signals_blocked():  # Ctrl-C in a terminal reaches all; it is for this process, which tells the workers
             process.start()
         there.close()

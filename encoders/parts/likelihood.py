@@ -72,12 +72,21 @@ def exact_log_partition(machine: Machine, total: int | None = None, block: int =
 
 
 @torch.no_grad()
-def exact_samples(machine: Machine, count: int, generator: torch.Generator | None = None) -> Tensor:
-    """Independent samples of the machine itself, v `[count, V]`, by enumeration; UserError where it is too large."""
-    states, energies = (torch.cat(parts) for parts in zip(*_enumerated(machine, None, 1 << 14), strict=True))
+def exact_samples(
+    machine: Machine, count: int, generator: torch.Generator | None = None, total: int | None = None
+) -> Tensor:
+    """Independent samples of the machine itself, v `[count, V]`, by enumeration; UserError where it is too large.
+
+    Args:
+        total: with "softmax", the number of words of each.
+    """
+    states, energies = (torch.cat(parts) for parts in zip(*_enumerated(machine, total, 1 << 14), strict=True))
     chosen = states[torch.multinomial((-energies).softmax(0), count, replacement=True, generator=generator)]
     of_visible = chosen.shape[1] == machine.weight.shape[1] and _sums_hidden(machine)
-    return chosen if of_visible else sample_visible(machine, chosen, None, generator)
+    if of_visible:
+        return chosen
+    totals = None if total is None else chosen.new_full((count,), total)
+    return sample_visible(machine, chosen, totals, generator)
 
 
 def _sums_hidden(machine: Machine) -> bool:
@@ -151,9 +160,11 @@ def reverse_log_partition(
     """log Z by the walk backwards from `samples` `[N, V]` of the machine, exact ones or of chains that have mixed.
 
     Where they are not quite samples of the machine, the estimate is too low by what they are more likely than those.
+
+    Raises:
+        UserError: rectified hidden units, or texts that differ in how many words they have.
     """
-    began = time.perf_counter()
-    total = int(samples[0].sum()) if path.machine.visible == "softmax" else None
+    began, total = time.perf_counter(), _total(path.machine, samples)
     weights = reverse_weights(path, samples, betas, generator)
     return _estimate(weights, path.start_log_partition(total), -1, time.perf_counter() - began)
 
@@ -180,9 +191,9 @@ def reverse_log_likelihood(
 ) -> Tensor:
     """log p(x) of examples `[N, V]`, too low on average, `[N]` in float64 (RAISE); `chains` walks for each.
 
-    All N times `chains` walks are taken at once. With "softmax" all examples must have as many words.
+    All N times `chains` walks are taken at once. Raises as `reverse_log_partition`.
     """
-    total = int(x[0].sum()) if path.machine.visible == "softmax" else None
+    total = _total(path.machine, x)
     weights = reverse_weights(path, x.repeat(chains, 1), betas, generator).view(chains, len(x))
     mean = weights.logsumexp(0) - math.log(chains)
     return mean - free_energy(path.machine, x).double() - path.start_log_partition(total)
@@ -190,7 +201,9 @@ def reverse_log_likelihood(
 
 @torch.no_grad()
 def log_likelihood(machine: Machine, x: Tensor, log_partition: float, rows: int = 1000) -> Tensor:
-    """log p(x) of examples `[N, V]`, `[N]` in float64."""
+    """log p(x) of examples `[N, V]`, `[N]` in float64; UserError for texts of different lengths, which have different
+    partition functions."""
+    _total(machine, x)
     return torch.cat([-free_energy(machine, part).double() for part in x.split(rows)]) - log_partition
 
 
@@ -207,6 +220,16 @@ def pseudo_log_likelihood(
         gain = free_energy(machine, flipped) - free_energy(machine, part)
         found.append(part.shape[1] * torch.nn.functional.logsigmoid(gain))
     return torch.cat(found)
+
+
+def _total(machine: Machine, x: Tensor) -> int | None:
+    """How many words each of these texts `[N, V]` has; None for other units than "softmax"."""
+    if machine.visible != "softmax":
+        return None
+    totals = x.sum(1)
+    if (totals != totals[0]).any():
+        raise UserError("texts of unequal length have different partition functions: give those of one length")
+    return int(totals[0])
 
 
 def _estimate(weights: Tensor, start: float, sign: int, seconds: float) -> Estimate:
