@@ -107,7 +107,7 @@ def _bench(words: list[str]) -> int:
         print("usage: saccade bench NAME [OPTIONS]\n")
         print_names(known)
         return 0
-    name = words[0]
+    name = words[0].replace("-", "_")
     if name not in known:
         raise UnknownNameError("benchmark", name, known)
     options = parse(BenchOptions, words[1:], prog=f"saccade bench {name}", description=known[name])

@@ -8,7 +8,7 @@ if __name__ == "__main__" and not __package__:
 import dataclasses
 import statistics
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ kind = "NTM and DNC: copying, associative recall, priority sort; longer sequence
 SEEDS = 1
 BOUND_20, BOUND_80, SEEDS_OF_80 = 0.01, 0.05, 3  # bit errors of copying, and how many of five seeds need the second
 MORE_SLOTS = (1, 2, 4)  # times those of training
+WITH_MORE_SLOTS = ("copy-ntm", "copy-dnc", "slots-dnc")
 GROUPS = {
     "copy-ntm": FitGroup("NTM, copy", ("copy", "--encoder", "ntm"), seeds=5, most_threads=1),
     "copy-dnc": FitGroup("DNC, copy", ("copy", "--encoder", "dnc"), most_threads=1),
@@ -41,6 +42,10 @@ GROUPS = {
         f"{task}-{encoder}": FitGroup(f"{encoder.upper()}, {task}", (task, "--encoder", encoder), most_threads=1)
         for task in ("associative-recall", "priority-sort")
         for encoder in ("ntm", "dnc")
+    },
+    **{
+        f"{task}-lstm": FitGroup(f"LSTM, {task}", (task, "--encoder", "lstm"), most_threads=1)
+        for task in ("copy", "associative-recall", "priority-sort")
     },
 }
 
@@ -63,12 +68,15 @@ def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
         minutes = statistics.median(r["seconds"] for r in results) / 60
         rows.append((GROUPS[name].label, trained, by_size, f"{results[0]['steps']:,}", number(minutes)))
         task, _, encoder = GROUPS[name].arguments
-        figures[f"copying-{task}-{encoder}"] = heads_figure(done[0], task)
+        if encoder != "lstm":
+            figures[f"copying-{task}-{encoder}"] = heads_figure(done[0], task)
     title = "Wrong bits of held-out sequences, by size; several numbers are several seeds"
     columns = ("", "as trained", "by size", "sequences of training", "minutes")
     tables = [Table(title, columns, rows)]
-    if slots := _slots_rows(outcomes):
-        tables.append(slots)
+    slots = {name: more_slots(done[0]) for name, done in by_group(outcomes).items() if name in WITH_MORE_SLOTS and done}
+    if slots:
+        tables.append(_slots_table(slots))
+        figures["copying-slots"] = slots_figure(slots)
     figures = {"copying": curves_figure(outcomes), **figures}
     notes = [
         "Every training sequence is new. Sizes are those of NTM's paper (section 4) and DNC's (figure 1 and Methods).",
@@ -129,29 +137,49 @@ def heads_figure(outcome: Outcome, task: str) -> Figure:
     return figure
 
 
-def _slots_rows(outcomes: Sequence[Outcome]) -> Table | None:
-    """Trained nets with more slots than they were trained with, without any training."""
-    rows = []
-    for name in ("copy-ntm", "copy-dnc", "slots-dnc"):
-        done = by_group(outcomes).get(name)
-        if done:
-            errors = [_with_slots(done[0], GROUPS[name].arguments[0], factor) for factor in MORE_SLOTS]
-            rows.append((GROUPS[name].label, *(f"{error:.2%}" for error in errors)))
-    columns = ("", *(f"{factor} x the slots" for factor in MORE_SLOTS))
-    return (
-        Table("Wrong bits at sizes as in training, with more slots and no further training", columns, rows)
-        if rows
-        else None
-    )
+class MoreSlots(NamedTuple):
+    """Wrong bits of a trained net with so many times its slots, without any further training."""
+
+    trained: float  # at sizes as in training
+    groups: dict[str, float]  # by size of the test
 
 
-def _with_slots(outcome: Outcome, task: str, factor: int) -> float:
-    bundle, dataset = load_bundle(outcome.folder), data.load(task)
+def more_slots(outcome: Outcome) -> dict[int, MoreSlots]:
+    """By the factor of the slots."""
+    dataset = data.load(GROUPS[outcome.run.group].arguments[0])
     assert isinstance(dataset, SequenceDataset)
-    model = model_with_slots(bundle, dataset, factor)
-    model.load_state_dict(checkpoint.load(outcome.folder / "checkpoint")["model"], strict=False)
-    found = answer(model, dataset.validation)
-    return float(found.wrong.sum() / found.asked.sum())
+    found = {}
+    for factor in MORE_SLOTS:
+        model = model_with_slots(load_bundle(outcome.folder), dataset, factor)
+        model.load_state_dict(checkpoint.load(outcome.folder / "checkpoint")["model"])
+        report = answer(model, dataset.test).report(dataset.test, dataset.groups)
+        trained = answer(model, dataset.validation)
+        groups = {name: error for name, error in report["groups"].items() if not name.startswith("as trained")}
+        found[factor] = MoreSlots(float(trained.wrong.sum() / trained.asked.sum()), groups)
+    return found
+
+
+def _slots_table(slots: dict[str, dict[int, MoreSlots]]) -> Table:
+    rows = [
+        (GROUPS[name].label, *(f"{one.trained:.2%}" for one in by_factor.values())) for name, by_factor in slots.items()
+    ]
+    columns = ("", *(f"{factor} x the slots" for factor in MORE_SLOTS))
+    return Table("Wrong bits at sizes as in training, with more slots and no further training", columns, rows)
+
+
+def slots_figure(slots: dict[str, dict[int, MoreSlots]]) -> Figure:
+    """Wrong bits by size of the test, a line for each number of slots."""
+    figure = Figure(figsize=(4 * len(slots), 3.6), layout="constrained")
+    for axes, (name, by_factor) in zip(figure.subplots(1, len(slots), squeeze=False)[0], slots.items(), strict=True):
+        for factor, one in by_factor.items():
+            label = "as trained" if factor == 1 else f"{factor} x the slots"
+            axes.plot(list(map(int, one.groups)), [100 * e for e in one.groups.values()], marker="o", label=label)
+        axes.set(title=GROUPS[name].label, ylabel="wrong bits, %", ylim=(-2, 52))
+        axes.set_xlabel("episodes" if name == "slots-dnc" else "vectors to copy")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    figure.suptitle("more slots, no further training")
+    return figure
 
 
 def model_with_slots(bundle: Bundle, dataset: SequenceDataset, factor: int) -> SequenceModel:

@@ -77,6 +77,7 @@ CORPORA: dict[str, tuple[str, Callable[[], Corpus]]] = {  # as SEQUENCES
     "shakespeare": (characters.kind, characters.load),
     "imdb-words": (corpus.kind, corpus.load_imdb),
 }
+WORD_VECTORS = "the words of imdb-words, whose vectors are judged by analogies"
 _BABI_TASK = re.compile(r"babi-(\d+)")
 _DEFAULTS = EnvOptions()
 
@@ -85,6 +86,7 @@ def list_datasets() -> dict[str, str]:
     """Name (or the form of a name) -> one line."""
     published = {name: module.kind for name, module in PUBLISHED.items()}
     further = {name: kind for name, (kind, _) in (SEQUENCES | _BAGS | _GENERATED | CORPORA).items()}
+    further |= {"word2vec": WORD_VECTORS}
     return published | further | {"env:ID": FRAMES, "PATH.npy": arrays.kind, "PATH.txt": characters.text_kind}
 
 
@@ -176,4 +178,4 @@ def load_corpus(name: str) -> Corpus:
 
 
 def _is_text(name: str) -> bool:
-    return name in CORPORA or name.endswith(".txt")
+    return name in CORPORA or name == "word2vec" or name.endswith(".txt")

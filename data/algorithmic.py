@@ -27,16 +27,16 @@ REPEATED = (
 ITEM, ITEM_BITS = 3, 6  # vectors of an item in associative recall, and bits of each
 
 
-def copy(generator: Generator, lengths: np.ndarray) -> Sequences:
+def copy(generator: Generator, lengths: np.ndarray, least: int = 0) -> Sequences:
     """`lengths` `[N]` vectors, a delimiter, then the same vectors are to be told: 2 · length + 1 steps (section 4.1).
 
-    Channels: 8 bits, delimiter.
+    Channels: 8 bits, delimiter. A vector is drawn uniformly from the numbers of 8 bits that are at least `least`.
     """
     row, step, start = _lay_out(2 * lengths + 1)
     length = lengths[row]
     x, target = _blank(len(row), BITS + 1, BITS)
     shown, told = step < length, step > length
-    x[shown, :BITS] = _bits(generator, int(shown.sum()), BITS)
+    x[shown, :BITS] = _bits(generator, int(shown.sum()), BITS, least)
     x[step == length, BITS] = 1
     target[told] = x[np.flatnonzero(told) - length[told] - 1, :BITS]
     return _sequences(x, target, start)
@@ -117,9 +117,10 @@ def copy_slots(generator: Generator, episodes: np.ndarray, length: int = 5) -> S
     """`episodes` `[N]` copies in one sequence: `length` vectors, a delimiter, the vectors are to be told, and so on.
 
     4 episodes bring 20 vectors to a memory of 10 slots, which must free them to go on. Channels and vectors as in
-    `copy` (the paper does not state their size); 11 steps an episode.
+    `copy` (the paper does not state their size), but none is all zeros: a controller without memory could not tell it
+    from a step of the answer. 11 steps an episode.
     """
-    one = copy(generator, np.full(int(episodes.sum()), length))
+    one = copy(generator, np.full(int(episodes.sum()), length), least=1)
     return Sequences(one.x, one.target, torch.from_numpy(_starts(episodes * (2 * length + 1))))
 
 
@@ -138,8 +139,10 @@ def _blank(steps: int, channels: int, bits: int) -> tuple[np.ndarray, np.ndarray
     return np.zeros((steps, channels), np.float32), np.full((steps, bits), NOT_ASKED, np.float32)
 
 
-def _bits(generator: Generator, count: int, bits: int) -> np.ndarray:
-    return generator.integers(0, 2, (count, bits)).astype(np.float32)
+def _bits(generator: Generator, count: int, bits: int, least: int = 0) -> np.ndarray:
+    """`[count, bits]`, of numbers that are at least `least`."""
+    numbers = generator.integers(least, 1 << bits, count)
+    return ((numbers[:, None] >> np.arange(bits)) & 1).astype(np.float32)
 
 
 def _distinct(generator: Generator, rows: int, count: int, below: int) -> np.ndarray:

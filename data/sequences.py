@@ -35,6 +35,11 @@ class Sequences:
         """int64 `[N]`."""
         return self.start.diff()
 
+    def answers(self) -> float:
+        """How many steps of a sequence have a target, on average."""
+        target = self.target if self.target.dim() == 1 else self.target[:, 0]
+        return int((target != NOT_ASKED).sum()) / len(self)
+
     def take(self, index: Tensor) -> Batch:
         """The sequences at `index` (int64 `[B]`), padded to the longest of them, L.
 

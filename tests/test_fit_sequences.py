@@ -14,14 +14,14 @@ from saccade import data
 from saccade.__main__ import main
 from saccade.agents.parts.compute import Compute
 from saccade.data.sequences import DrawnBatches, LengthBatches, SequenceDataset, Sequences, join
-from saccade.encoders import find_encoder
+from saccade.encoders import find_encoder, make_encoder
 from saccade.encoders.base import FeedForward
 from saccade.encoders.parts.augment_images import Augmentation
 from saccade.envs.errors import UserError
 from saccade.envs.spec import ObservationSpec
 from saccade.training import fit as fitting
 from saccade.training import sequence_model
-from saccade.training.fit_plan import FitConfig, FitPlan
+from saccade.training.fit_plan import FitConfig, FitPlan, default_plan
 from saccade.training.sequence_model import SequenceModel, answer, by_length
 from saccade.training.tasks import find_task
 from torch import Tensor
@@ -78,6 +78,25 @@ def test_taking_pads_to_the_longest():
     assert batch["mask"].tolist() == [[True] * 5, [True] * 3 + [False] * 2]
     assert batch["group"].tolist() == [7, 4]
     assert split.lengths.tolist() == [3, 5]
+
+
+def test_every_answer_counts_alike_whatever_the_batch():
+    """One sequence with three answers and one with a single one: together or apart, the gradient is the same."""
+    split = join([np.ones((3, 3)), np.ones((1, 3))], [np.array([0, 1, 2]), np.array([1])])
+    split = dataclasses.replace(split, x=split.x.float())
+    assert split.answers() == 2
+    model = SequenceModel(make_encoder("mlp", VECTOR), 3, answers=split.answers())
+    both = model.loss(split.take(torch.arange(2)))["cross_entropy"].mean()
+    apart = [model.loss(split.take(torch.tensor([n])))["cross_entropy"].mean() for n in range(2)]
+    plain = model.cross_entropy(*model(split.take(torch.arange(2)))).mean()
+    torch.testing.assert_close(both, plain)
+    torch.testing.assert_close((apart[0] + apart[1]) / 2, both)
+
+
+def test_texts_and_single_tasks_have_recipes():
+    assert default_plan("mine.txt", "lstm").run == default_plan("shakespeare", "lstm").run
+    assert default_plan("mine.txt", "lstm").task_options == default_plan("shakespeare", "lstm").task_options
+    assert default_plan("babi-3", "dnc").encoder_config == default_plan("babi", "dnc").encoder_config
 
 
 def test_batches_hold_every_sequence_once_with_little_padding():

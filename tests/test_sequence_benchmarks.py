@@ -120,12 +120,19 @@ def _few_sequences(monkeypatch: pytest.MonkeyPatch):
     torch.set_flush_denormal(False)
 
 
+def test_copying_takes_five_seeds_of_the_turing_machine_alone():
+    names = [run.name for run in copying.runs(BenchOptions())]
+    assert [f"copy-ntm-seed{seed}" for seed in range(5)] == [name for name in names if name.startswith("copy-ntm")]
+    assert len(names) == 5 + len(copying.GROUPS) - 1
+    assert len(copying.runs(BenchOptions(seeds=2))) == 2 * len(copying.GROUPS)
+
+
 @pytest.mark.usefixtures("_few_sequences")
 def test_copying_draws_heads_and_runs_with_more_slots(tmp_path: Path):
     outcomes = [trained("copy", "ntm", tmp_path / "a"), trained("copy-slots", "dnc", tmp_path / "b")]
     report = copying.report(outcomes, BenchOptions())
     assert [row[0] for row in report.tables[1].rows] == ["NTM, copy", "DNC, 4 x 5 vectors through 10 slots"]
-    assert set(report.figures) == {"copying", "copying-copy-ntm", "copying-copy-slots-dnc"}
+    assert set(report.figures) == {"copying", "copying-slots", "copying-copy-ntm", "copying-copy-slots-dnc"}
     # with as many slots as in training it answers exactly as the run that was judged
     assert outcomes[0].result is not None
     same = f"{outcomes[0].result['validation']['error']:.2%}"

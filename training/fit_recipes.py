@@ -107,7 +107,8 @@ RECIPES: dict[tuple[str, str], Recipe] = {
 
 def _memory_recipes() -> dict[tuple[str, str], Recipe]:
     """Neural Turing machine and DNC on the generated tasks: gradients are clipped, as both papers do."""
-    run = {"batch_size": 32, "epoch_batches": 250, "max_gradient_norm": 10.0, "learning_rate": 1e-3}
+    run: dict[str, Any] = {"batch_size": 32, "epoch_batches": 250, "max_gradient_norm": 10.0}
+    run |= {"learning_rate": 1e-3, "schedule": "linear"}
     ntm, dnc = {"slots": 128, "width": 20, "hidden": 100}, {"slots": 128, "width": 16, "hidden": 100}
     small = {
         "slots": 10,
@@ -118,7 +119,7 @@ def _memory_recipes() -> dict[tuple[str, str], Recipe]:
     recipes = {
         ("copy", "ntm"): Recipe({**run, "epochs": 40}, encoder_config=ntm),
         ("copy", "dnc"): Recipe({**run, "epochs": 40}, encoder_config=dnc),
-        ("copy-slots", "dnc"): Recipe({**run, "epochs": 40}, encoder_config=small),
+        ("copy-slots", "dnc"): Recipe({**run, "epochs": 80}, encoder_config=small),
         ("babi", "dnc"): Recipe(
             {"batch_size": 32, "epochs": 20, "learning_rate": 1e-3, "max_gradient_norm": 10.0, "schedule": "linear"},
             encoder_config={"slots": 48, "width": 32, "read_heads": 4, "hidden": 128, "masked": True}
@@ -128,9 +129,16 @@ def _memory_recipes() -> dict[tuple[str, str], Recipe]:
             {"batch_size": 32, "epochs": 20, "learning_rate": 1e-3, "max_gradient_norm": 10.0, "schedule": "linear"},
             encoder_config={"hidden": 256, "embedding": 64},
         ),
+        ("babi", "transformer"): Recipe(
+            {"batch_size": 32, "epochs": 20, "learning_rate": 5e-4, "max_gradient_norm": 1.0, "schedule": "onecycle"},
+            encoder_config={"layers": 4, "embedding": 128, "context": 820, "dropout": 0.1},  # the longest story: 820
+        ),
     }
+    for task in ("copy", "associative-recall", "priority-sort"):  # as both papers compare
+        recipes[task, "lstm"] = Recipe({**run, "epochs": 60}, encoder_config={"hidden": 256})
     for task in ("associative-recall", "priority-sort", "repeat-copy"):
-        recipes[task, "ntm"] = Recipe({**run, "epochs": 60}, encoder_config={**ntm, "read_heads": 2})
+        heads = {"read_heads": 4, "write_heads": 2} if task == "priority-sort" else {"read_heads": 2}
+        recipes[task, "ntm"] = Recipe({**run, "epochs": 60}, encoder_config={**ntm, **heads})
         recipes[task, "dnc"] = Recipe({**run, "epochs": 60}, encoder_config={**dnc, "slots": 64, "read_heads": 2})
     return recipes
 

@@ -81,6 +81,9 @@ class Plan:
         needed = {field.name for field in dataclasses.fields(cls)} - later
         missing = needed - set(data if isinstance(data, dict) else ())
         if missing:
+            others = {"task": "fit", "learner": "pretrain"}
+            for kind in (command for name, command in others.items() if isinstance(data, dict) and name in data):
+                raise UserError(f"{path} is of a run of `saccade {kind}`, where nobody acts; its result.json judges it")
             raise UserError(f"{path} lacks {', '.join(sorted(missing))}; it is damaged or not saccade's")
         if unknown := set(data) - {field.name for field in dataclasses.fields(cls)}:
             raise UnknownNameError(

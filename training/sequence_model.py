@@ -30,10 +30,13 @@ class SequenceModel(TaskModel):
         hidden: tuple[int, ...] = (),
         *,
         asks_bits: bool = False,
+        answers: float | None = None,
         frozen: bool = False,
     ):
+        """`answers`: mean number that a sequence is asked for. With it, every answer of the training set counts alike,
+        also where batches hold sequences of one kind; without, those of a batch share one weight."""
         super().__init__(encoder, frozen)
-        self.asks_bits = asks_bits
+        self.asks_bits, self.answers = asks_bits, answers
         self.head = dense_head(math.prod(encoder.feature_shape), hidden, outputs)
         self.train()
 
@@ -54,7 +57,10 @@ class SequenceModel(TaskModel):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per step that is asked: cross-entropy of the class, or of all its bits together."""
         logits, target = self(batch)
-        return {"cross_entropy": self.cross_entropy(logits, target)}
+        nats = self.cross_entropy(logits, target)
+        if self.answers is not None:
+            nats = nats * (len(nats) / (len(batch["target"]) * self.answers))
+        return {"cross_entropy": nats}
 
     def cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:
         """Nats of each step, `[M]`."""

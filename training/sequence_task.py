@@ -37,7 +37,10 @@ class SequenceTask(Task):
         torch.manual_seed(run.seed)
         encoder = first_encoder(plan, self.spec, weights=weights)
         frozen = run.encoder_mode == "frozen"
-        return SequenceModel(encoder, data.outputs, run.hidden, asks_bits=data.asks_bits, frozen=frozen)
+        answers = data.train.answers() if data.draw is None else None
+        return SequenceModel(
+            encoder, data.outputs, run.hidden, asks_bits=data.asks_bits, answers=answers, frozen=frozen
+        )
 
     def make_trainer(self, plan: FitPlan, model: TaskModel, compute: Compute) -> Trainer:
         assert isinstance(model, SequenceModel)

@@ -23,17 +23,18 @@ class FitGroup(NamedTuple):
     label: str  # in tables and figures
     arguments: tuple[str, ...]  # task and options, without seed, threads and directory
     target: str = "–"  # what is to be reached, for people
-    seeds: int | None = None  # where it takes fewer than the benchmark's own number
+    seeds: int | None = None  # where it takes another number than the benchmark's own
     most_threads: int | None = None
 
 
 def fit_runs(groups: Mapping[str, FitGroup], options: BenchOptions, seeds: int) -> list[Run]:
     """Runs seed by seed, so that all groups share the machine's ups and downs."""
+    counts = {name: options.seeds or group.seeds or seeds for name, group in groups.items()}
     return [
         Run(name, seed, ("saccade", "fit", *group.arguments), 0, group.most_threads)
-        for seed in range(options.seeds or seeds)
+        for seed in range(max(counts.values()))
         for name, group in groups.items()
-        if seed < (options.seeds or group.seeds or seeds)
+        if seed < counts[name]
     ]
 
 
