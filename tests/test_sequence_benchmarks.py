@@ -39,7 +39,7 @@ def outcome(run: Run, folder: Path, test: dict[str, Any], records: list[dict[str
     folder.mkdir()
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     result = {
-        "validation": {"error": 0.3 - 0.1 * run.seed},
+        "validation": {"error": 0.3 - 0.1 * run.seed, "mean_of_groups": 0.3 - 0.1 * run.seed},
         "test": test,
         "seconds": 7200.0,
         "steps": 1000,
@@ -59,10 +59,12 @@ def test_babi_counts_failed_tasks_of_the_best_seed(tmp_path: Path):
         outcomes.append(outcome(run, tmp_path / run.name, test, records))
     report = babi.report(outcomes, BenchOptions())
     rows = {row[0]: row[1] for row in report.tables[0].rows}
-    assert rows["2 facts"] == "10.0%"  # seed 1 has the lower validation error
-    assert rows["tasks with more than 5%"] == "1"
-    assert rows["mean of the tasks"] == "4.67%"
+    assert rows["2 facts"] == "10.0"  # seed 1 has the lower validation error
+    assert rows["tasks with more than 5"] == "1"
+    assert rows["mean of the tasks"] == "4.67"
     assert rows["hours"] == "2"
+    assert next(row[-2:] for row in report.tables[0].rows if row[0] == "2 facts") == ("39.2", "6.9")  # published
+    assert [round(sum(errors) / 20, 1) for errors in (babi.GRAVES, babi.MASKED)] == [16.7, 9.5]  # as the papers say
     assert report.data["mean_errors"]["dnc"] == [pytest.approx(0.08), pytest.approx(0.14 / 3)]
 
 
