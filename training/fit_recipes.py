@@ -149,6 +149,10 @@ RECIPES |= {
         {"epochs": 10, "batch_size": 100, "learning_rate": 2e-3, "schedule": "onecycle", "max_gradient_norm": 1.0},
         encoder_config={"hidden": 128},
     ),
+    ("pixel-mnist", "lstm"): Recipe(
+        {"epochs": 10, "batch_size": 100, "learning_rate": 1e-3, "schedule": "onecycle", "max_gradient_norm": 1.0},
+        encoder_config={"hidden": 128, "horizon": 784},
+    ),
     ("penn", "lstm"): Recipe(
         {"epochs": 40, "batch_size": 32, "learning_rate": 2e-3, "schedule": "cosine", "max_gradient_norm": 0.5}
         | {"weight_decay": 1e-6, "average": 0.99},

@@ -144,7 +144,8 @@ class LanguageTask(Task):
     def judge(
         self, plan: FitPlan, model: TaskModel, split: SplitName, compute: Compute, *, is_final: bool = False
     ) -> Judged:
-        """Every token of the split but the first of each piece is told once, with all of the piece before it."""
+        """Every token of the split but the very first, and up to ROWS_JUDGED - 1 last ones, is told once, with all of
+        its piece before it. A piece begins with nothing before it, which makes perplexity a little worse."""
         assert isinstance(model, LanguageModel)
         stream = self.corpus.validation if split == "validation" else self.corpus.test
         batches = StreamBatches(stream, min(ROWS_JUDGED, len(stream) - 1), 200, compute.device)
