@@ -68,8 +68,8 @@ def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
         "One story with all of its questions is a sequence; answers are asked at the token `-`, word by word where "
         "there are several. Trained on 90 % of the training stories, the rest for validation. A column is the "
         "seed with the lowest mean error on validation stories. Task 3 is of version 1.0, whose stories are shorter.",
-        "The published columns are means over runs (Graves: 20 of them, in which 11.2 tasks failed on average; here the "
-        f"tasks are counted whose mean did). Further published means: {published}.",
+        "The published columns are means over runs (Graves: 20, in which 11.2 tasks failed on average; here those "
+        f"tasks count whose mean did). Further published means: {published}.",
         *(
             f"{GROUPS[n].label}: mean error of each seed {', '.join(f'{v:.2%}' for v in values)}."
             for n, values in means.items()
