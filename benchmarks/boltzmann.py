@@ -6,7 +6,7 @@ if __name__ == "__main__" and not __package__:
     raise SystemExit("type instead: python -m saccade.benchmarks.boltzmann, or saccade bench boltzmann")
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -14,23 +14,13 @@ from torch import Tensor
 
 from ..data import Dataset
 from ..encoders.base import Encoder
-from ..encoders.parts.deep import Deep, bound, folded, mean_field
-from ..encoders.parts.gibbs import Machine
-from ..encoders.parts.likelihood import (
-    Estimate,
-    annealed_log_partition,
-    log_likelihood,
-    reverse_log_likelihood,
-    temperatures,
-)
 from ..encoders.parts.likelihoods import binarise
-from ..encoders.parts.tempering import Path, base_rates
 from ..encoders.rbm import Rbm
 from ..training.probing.chain_figures import chains as chains_figure
+from ..training.probing.likelihood import CHAINS, REVERSED, STEPS, Likelihood, judge
 from ..training.probing.subject import Subject
 from .features import logistic_error
 from .parts.learners import (
-    CHUNK,
     Setting,
     by_setting,
     encoder_of,
@@ -48,9 +38,6 @@ from .parts.report import Report, Table
 kind = "MNIST: test log-likelihood of RBMs (annealing from below, RAISE from above), and errors of their features"
 
 SEEDS = 1
-ROUNDS = 30  # of mean field, where a deep machine's bound is measured
-STEPS, CHAINS = 14_500, 100  # of annealing, as Salakhutdinov & Murray (2008)
-REVERSED = 100  # test images whose likelihood is also found backwards, one walk each
 BITS = "--encoder.hidden 500 --encoder.binarise dynamic --encoder.gain 1 --batch-size 100 --picture-interval 0"
 SETTINGS = {
     "rbm-cd1": Setting(
@@ -85,63 +72,6 @@ WANTED = {"rbm-cd1": "-150 to -110", "rbm-pcd": "> -95", "rbm-pcd25": "> -95, be
 def runs(options: BenchOptions) -> list[Run]:
     """One seed of each."""
     return pretraining(SETTINGS, options, SEEDS)
-
-
-class Likelihood(NamedTuple):
-    """Mean over the test images, nats."""
-
-    mean: float
-    low: float  # by the interval of log Z
-    high: float
-    standard_error: float  # over the images
-    reverse: float  # of the first images, from below (RAISE)
-    forward: float  # of the same images, by log Z
-    train: float  # of as many training images, by log Z
-    log_partition: Estimate
-
-
-def judge(
-    machine: Machine, train: Tensor, test: Tensor, *, steps: int = STEPS, chains: int = CHAINS, reversed: int = REVERSED
-) -> Likelihood:
-    """Of bits `[N, V]`, in the machine's own floating-point type; the base rates are those of `train`."""
-    generator = torch.Generator(test.device).manual_seed(0)
-    path, betas = Path(machine, base_rates(machine, train)), temperatures(steps)
-    found = annealed_log_partition(path, betas, chains, None, generator)
-    every = log_likelihood(machine, test, found.value)
-    mean, few = float(every.mean()), test[:reversed]
-    return Likelihood(
-        mean,
-        mean + found.value - found.high,
-        mean + found.value - found.low,
-        float(every.std() / len(every) ** 0.5),
-        float(reverse_log_likelihood(path, few, betas, 1, generator).mean()),
-        float(every[:reversed].mean()),
-        float(log_likelihood(machine, train[: len(test)], found.value).mean()),
-        found,
-    )
-
-
-class Bounded(NamedTuple):
-    """What log p(x) is at least, mean over the test images, nats."""
-
-    bound: float
-    low: float  # by the interval of log Z
-    high: float
-    log_partition: Estimate
-
-
-@torch.no_grad()
-def deep_bound(deep: Deep, train: Tensor, test: Tensor, *, steps: int = STEPS, chains: int = CHAINS) -> Bounded:
-    """Of bits `[N, V]` in the machine's own floating-point type, by mean field and annealing (Salakhutdinov & Hinton
-    2009, section 2.3); annealing begins at the rates of `train` and of its top's means."""
-    machine = folded(deep)
-    even = torch.cat([train, *mean_field(deep, train, ROUNDS)[1::2]], 1)
-    generator = torch.Generator(test.device).manual_seed(0)
-    path = Path(machine, base_rates(machine, even))
-    found = annealed_log_partition(path, temperatures(steps), chains, None, generator)
-    parts = [bound(deep, x, mean_field(deep, x, ROUNDS)) for x in test.split(CHUNK)]
-    mean = float(torch.cat(parts).mean())
-    return Bounded(mean - found.value, mean - found.high, mean - found.low, found)
 
 
 def bits(x: Tensor, seed: int) -> Tensor:

@@ -18,7 +18,8 @@ from ..encoders.convrbm import ConvRbm
 from ..encoders.deep_boltzmann import Dbm
 from ..encoders.drbm import Drbm
 from ..training.classifier import interval
-from .boltzmann import CHAINS, STEPS, bits, deep_bound
+from ..training.probing.likelihood import CHAINS, STEPS, deep_bound
+from .boltzmann import bits
 from .features import logistic_error
 from .parts.learners import (
     CHUNK,

@@ -26,6 +26,7 @@ from saccade.training.fit_arguments import parse_fit
 from saccade.training.fit_plan import check
 from saccade.training.pretrain_arguments import parse_pretrain
 from saccade.training.pretrain_presets import PRESETS
+from saccade.training.probing import likelihood
 from saccade.training.stages import monitored
 
 DIGIT = ObservationSpec((1, 28, 28), "uint8", 0.0, 255.0)
@@ -76,7 +77,7 @@ def test_the_judge_finds_exact_likelihoods():
     model = Machine(*(0.6 * torch.randn(size, generator=generator, dtype=torch.float64) for size in sizes))
     train, test = (exact_samples(model, 300, generator) for _ in range(2))
     exact = log_likelihood(model, test, exact_log_partition(model))
-    found = boltzmann.judge(model, train, test, steps=200, chains=60, reversed=50)
+    found = likelihood.judge(model, train, test, steps=200, chains=60, reversed=50)
     assert abs(found.mean - exact.mean()) < 0.1
     assert found.low <= exact.mean() <= found.high
     assert abs(found.forward - exact[:50].mean()) < 0.1
@@ -160,7 +161,7 @@ SMALL = {
 
 
 def test_the_report_of_the_deep_ones(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(deep_belief, "deep_bound", functools.partial(boltzmann.deep_bound, steps=20, chains=5))
+    monkeypatch.setattr(deep_belief, "deep_bound", functools.partial(likelihood.deep_bound, steps=20, chains=5))
     monkeypatch.setattr(deep_belief, "one_of_each", lambda dataset: dataset.test.x[:20])
     options = BenchOptions(out=tmp_path)
     folder = tmp_path / "runs" / "deep_belief"
@@ -202,9 +203,9 @@ def test_the_bound_of_a_deep_machine_by_enumeration():
         tuple(0.5 * torch.randn(size, generator=generator).double() for size in sizes),
     )
     v = torch.rand(200, 6, generator=generator).round().double()
-    found = boltzmann.deep_bound(deep, v, v, steps=300, chains=100)
+    found = likelihood.deep_bound(deep, v, v, steps=300, chains=100)
     log_z = exact_log_partition(folded(deep))
-    expected = float(bound(deep, v, mean_field(deep, v, boltzmann.ROUNDS)).mean()) - log_z
+    expected = float(bound(deep, v, mean_field(deep, v, likelihood.ROUNDS)).mean()) - log_z
     assert found.log_partition.value == pytest.approx(log_z, abs=0.1)
     assert found.bound == pytest.approx(expected, abs=0.1)
     assert found.low <= expected <= found.high
@@ -238,7 +239,7 @@ def test_what_is_drawn_is_of_the_class_that_is_asked_for():
 
 
 def test_the_report_of_likelihoods(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(boltzmann, "judge", functools.partial(boltzmann.judge, steps=20, chains=5, reversed=4))
+    monkeypatch.setattr(boltzmann, "judge", functools.partial(likelihood.judge, steps=20, chains=5, reversed=4))
     runs = [run for run in boltzmann.runs(BenchOptions()) if run.group in ("rbm-cd1", "rbm-pcd")]
     for run in runs:
         stand_in(run, tmp_path / run.name, DIGIT, {"hidden": 20})

@@ -16,6 +16,7 @@ from saccade.data.base import Dataset, Split
 from saccade.encoders import find_encoder, make_encoder
 from saccade.encoders.flat import Config as Flat
 from saccade.encoders.linear import Config as LinearConfig
+from saccade.encoders.parts.likelihood import exact_log_partition, log_likelihood
 from saccade.envs.errors import SpecError, UserError
 from saccade.envs.spec import ObservationSpec
 from saccade.training.bundle import load_bundle, save_bundle
@@ -23,6 +24,7 @@ from saccade.training.pictures import MOST_BYTES
 from saccade.training.pretrain import pretrain
 from saccade.training.pretrain_plan import PretrainConfig, PretrainPlan
 from saccade.training.probe import ProbeOptions, find_data, probe
+from saccade.training.probing import likelihood
 from sklearn.decomposition import PCA as SklearnPCA
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
@@ -128,6 +130,34 @@ def test_every_kind_of_encoder_and_observation(
     assert ("arithmetic" in found["pictures"]) == (labelled and "interpolation" in found["pictures"])
     assert ("reconstruction" in found) == (name != "mlp")
     assert found["statistics"]["units"] == found["width"]
+
+
+def test_the_likelihood_of_a_density(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Exactly and by annealing the same; of a deep machine and a VAE a bound; of what is no density nothing."""
+    data = blobs(ObservationSpec((6,), low=-2.0, high=2.0), labelled=False)
+    machine = bundle(tmp_path / "rbm", "rbm", data.spec, {"hidden": 5, "initial": 0.5, "binarise": "threshold"})
+    quick = {"pictures": False, "baselines": False}
+    exact = judged(machine, data, **quick)["likelihood"]
+    encoder = load_bundle(machine).encoder
+    v = encoder.read_visible(data.test.x).double()  # type: ignore[operator]
+    model = encoder.machine().to(torch.float64)  # type: ignore[operator]
+    assert exact["nats"] == pytest.approx(float(log_likelihood(model, v, exact_log_partition(model)).mean()))
+    assert exact["low"] < exact["nats"] < exact["high"]
+    assert "enumeration" in exact["how"]
+    monkeypatch.setattr(likelihood, "EXACT_UNITS", 0)
+    annealed = judged(machine, data, annealing=500, out=tmp_path / "again", **quick)["likelihood"]
+    assert annealed["nats"] == pytest.approx(exact["nats"], abs=0.05)
+    assert annealed["low"] <= exact["nats"] + 1e-9 <= annealed["high"] + 2e-9
+    assert annealed["backwards"] == pytest.approx(annealed["forwards"], abs=0.3)
+    assert "forwards" in (tmp_path / "again" / "probe.md").read_text()
+    assert "likelihood" not in judged(machine, data, annealing=0, out=tmp_path / "none", **quick)
+    deep = bundle(tmp_path / "dbm", "deep_boltzmann", data.spec, {"hidden": (4, 3), "binarise": "threshold"})
+    assert judged(deep, data, annealing=100, **quick)["likelihood"]["nats"] < 0
+    vae = bundle(tmp_path / "vae", "vae", data.spec, {"hidden": (8,), "latents": 2})
+    found = judged(vae, data, **quick)["likelihood"]
+    assert found["low"] < found["nats"] < found["high"] < 0
+    plain = bundle(tmp_path / "plain", "autoencoder", data.spec, DENSE)
+    assert "likelihood" not in judged(plain, data, **quick)
 
 
 def test_embeddings_are_drawn_where_codes_have_three_numbers(tmp_path: Path):

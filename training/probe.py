@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -25,6 +26,7 @@ from .plan import Plan
 from .pretrain_plan import FRAMES, PretrainPlan
 from .probing import figures, report
 from .probing.code_statistics import code_statistics
+from .probing.likelihood import likelihood_of
 from .probing.logistic import MOST_PRECONDITIONED, Preconditioner, Scale, choose_logistic, few_labels
 from .probing.neighbours import neighbour_accuracies
 from .probing.subject import SPLITS, Splits, Subject, check_fit
@@ -44,6 +46,7 @@ class ProbeOptions:
     threads: int = 0  # of torch on the processor; 0 = choose
     baselines: bool = True  # the same accuracies of PCA codes and of raw observations
     pictures: bool = True  # draw pictures
+    annealing: int = 3000  # steps, where a Boltzmann machine's likelihood is measured; 0 = it is not
     embedding: int = 2000  # test examples in the t-SNE (and UMAP, where installed); 0 = none
     encoder: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None  # the user's own, if the bundle was made so
 
@@ -153,6 +156,7 @@ def _steps(subject: Subject, options: ProbeOptions, pictures: dict[str, bytes]) 
     steps.append(("principal components", lambda: _fit_pca(subject)))
     if subject.has("reconstruct"):
         steps.append(("reconstruction", lambda: _reconstruct(subject)))
+    steps.append(("likelihood", lambda: _weigh(subject, options.annealing)))
     if labelled:
         steps += _accuracy_steps(subject, options)
     if options.pictures:
@@ -203,6 +207,23 @@ def _reconstruct(subject: Subject) -> None:
     learner, principal = (totals / len(subject.rows["test"])).tolist()
     subject.report["reconstruction"] = {"learner": learner[0], "pca": principal[0]}
     subject.report["root_error"] = {"learner": learner[1], "pca": principal[1]}
+
+
+def _weigh(subject: Subject, annealing: int) -> None:
+    """The likelihood of what is a density; of others nothing.
+
+    Raises:
+        UserError: it is not finite, or annealing has too few steps.
+    """
+    found = likelihood_of(subject, annealing)
+    if found is None:
+        return
+    if not math.isfinite(found["nats"]):
+        raise UserError(f"encoder {subject.name!r} gives likelihoods that are not finite; train it again")
+    finite = {
+        name: value if not isinstance(value, float) or math.isfinite(value) else None for name, value in found.items()
+    }
+    subject.report["likelihood"] = finite
 
 
 def _accuracy_steps(subject: Subject, options: ProbeOptions) -> list[Step]:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from ...envs.errors import UserError
 from ..trackers import TensorBoard
+from .likelihood import REVERSED
 
 RESULT_FILE, TABLE_FILE = "probe.json", "probe.md"
 TITLES = {"codes": "codes", "pca": "PCA", "raw": "raw"}  # what is judged, in the order of the rows
@@ -65,6 +66,8 @@ def scalars(report: Mapping[str, Any]) -> dict[str, float]:
         for metric in ("linear", "euclidean", "cosine"):
             found[f"probe/{metric}/{name}"] = judged[metric]["accuracy"]
         found |= {f"probe/labels_{few['labels']}/{name}": few["mean"] for few in judged["few_labels"]}
+    if "likelihood" in report:
+        found["probe/log_likelihood"] = report["likelihood"]["nats"]
     statistics = report.get("statistics", {})
     return found | {f"probe/codes/{name}": statistics[name] for name in STATISTICS if statistics.get(name) is not None}
 
@@ -99,6 +102,13 @@ def statistics_of(report: Mapping[str, Any]) -> dict[str, str]:
     """Statistics of the codes, by their titles."""
     statistics = report["statistics"]
     rows = {}
+    if "likelihood" in report:
+        found = report["likelihood"]
+        low, high = ("–" if found[side] is None else f"{found[side]:,.2f}" for side in ("low", "high"))
+        rows["log-likelihood, nats"] = f"{found['nats']:,.2f} [{low}, {high}]"
+        if "backwards" in found:
+            title = f"of {REVERSED} examples, backwards and forwards"
+            rows[title] = f"{found['backwards']:,.2f}, {found['forwards']:,.2f}"
     for name, title in STATISTICS.items():
         value = statistics[name]
         if value is not None:
@@ -124,6 +134,14 @@ def notes_of(report: Mapping[str, Any]) -> list[str]:
             "regression on standardised features and a vote of k neighbours; penalty and k chosen on "
             f"{counts['validation']:,} validation examples. Few labels: logistic regression, mean of 5 balanced draws "
             "with its 95 % interval."
+        )
+    if "likelihood" in report:
+        found = report["likelihood"]
+        notes.append(
+            f"Log-likelihood: mean over test examples, {found['how']} ({found['seconds']:.0f} s). Estimates backwards "
+            "are too low on average, those forwards too high: the truth lies between where they have come close."
+            if "backwards" in found
+            else f"Log-likelihood: mean over test examples, {found['how']} ({found['seconds']:.0f} s)."
         )
     return notes
 
