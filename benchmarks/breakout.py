@@ -34,9 +34,9 @@ def runs(options: BenchOptions) -> list[Run]:
     return runs_of(_groups(options), options, SEEDS)
 
 
-def protocol(agent: str, steps: int) -> dict[str, Any]:
+def protocol(agent: str, steps: int, env: str = ENV) -> dict[str, Any]:
     """What the score of `agent` means."""
-    plan = default_plan(agent, ENV)
+    plan = default_plan(agent, env)
     chosen = resolve_protocol(plan.env_options)
     return {
         "sticky_actions": chosen.sticky_actions,
@@ -50,6 +50,11 @@ def protocol(agent: str, steps: int) -> dict[str, Any]:
         "epsilon": plan.run.evaluate_epsilon,
         "score": "unclipped, whole games",
     }
+
+
+def told(stated: dict[str, Any]) -> str:
+    """A protocol in one line."""
+    return "; ".join(f"{key.replace('_', ' ')}: {value}" for key, value in stated.items())
 
 
 def in_words(score: dict[str, Any]) -> str:
@@ -68,10 +73,7 @@ def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
         for outcome in outcomes
         if outcome.result is not None
     ]
-    words = [
-        f"Protocol, {groups[name].label}. " + "; ".join(f"{key.replace('_', ' ')}: {it}" for key, it in each.items())
-        for name, each in stated.items()
-    ]
+    words = [f"Protocol, {groups[name].label}. {told(each)}" for name, each in stated.items()]
     notes = [*best, *words, *single_seed_note(outcomes)]
     curves, title = curves_of(groups, outcomes), f"{ENV}, training games (unclipped)"
     figures = {

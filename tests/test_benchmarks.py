@@ -24,6 +24,7 @@ from saccade.benchmarks import (
     exploration,
     list_benchmarks,
     pendulum,
+    pong,
     replay,
     run_benchmark,
     throughput,
@@ -42,7 +43,13 @@ from saccade.training.plan import default_plan
 from saccade.training.trackers import read_lines
 
 ROOT = Path(__file__).parent.parent
-SUITES = {"cartpole": cartpole, "pendulum": pendulum, "exploration": exploration, "breakout": breakout}
+SUITES = {
+    "cartpole": cartpole,
+    "pendulum": pendulum,
+    "exploration": exploration,
+    "breakout": breakout,
+    "pong": pong,
+}
 TINY = ("saccade", "train", "dqn", "--env", "CartPole-v1", "--steps", "300", "--evaluate-episodes", "2")
 
 # Stands in for a training program where only the runner is tested: it leaves a checkpoint, then does as it is told.
@@ -243,10 +250,12 @@ def test_reports_of_the_suites(name, tmp_path, monkeypatch):
     for run in SUITES[name].runs(options):
         folder = tmp_path / run.name
         folder.mkdir()
-        (folder / "metrics.jsonl").write_text('{"step": 50, "episode/score": 10.0}\n')
+        lines = [{"step": 50, "seconds": 30, "episode/score": 10.0}, {"step": 80, "seconds": 90, "episode/score": 18.5}]
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         mean = [-10000.0, 480.0, 500.0][run.seed]
         score = {"mean": mean, "low": None, "high": None, "scores": [mean]}  # of one episode
-        outcomes.append(Outcome(run, folder, {"score": score, "steps_per_second": 100.0 + run.seed, "steps": 100}, ""))
+        result = {"score": score, "steps_per_second": 100.0 + run.seed, "steps": 100, "seconds": 120.0, "threads": 1}
+        outcomes.append(Outcome(run, folder, result, ""))
     outcomes[-1] = outcomes[-1]._replace(result=None, error="lost")
     first, last = outcomes[0].run.group, outcomes[-1].run.group
     report = SUITES[name].report(outcomes, options)
@@ -258,6 +267,10 @@ def test_reports_of_the_suites(name, tmp_path, monkeypatch):
         assert cells[-1][3:] == ("1 of 3", "100.5")  # a lost run has not reached it
         assert report.tables[1].rows == [("saccade", "101.0", "1"), ("SB3", "100.5", "1")]
     assert report.figures
+    if name == "pong":
+        assert report.tables[1].rows[0] == ("ppo-seed0", "80", "1.5", "2", "1")
+        assert len(report.tables[1].rows) == 2  # the lost run is left out
+        assert pong.first_reached(outcomes[0].folder, 19) is None
     if name == "breakout":
         stated = report.data["protocol"]["dqn"]
         assert (stated["sticky_actions"], stated["training_frames"], stated["games"]) == (0, 400, 30)
