@@ -21,6 +21,7 @@ from saccade.envs.errors import UserError
 from saccade.envs.spec import ObservationSpec
 from saccade.training import fit as fitting
 from saccade.training import sequence_model
+from saccade.training.fit_arguments import ALIASES, parse_fit
 from saccade.training.fit_plan import FitConfig, FitPlan, default_plan
 from saccade.training.sequence_model import SequenceModel, answer, by_length
 from saccade.training.tasks import find_task
@@ -93,7 +94,13 @@ def test_every_answer_counts_alike_whatever_the_batch():
     torch.testing.assert_close((apart[0] + apart[1]) / 2, both)
 
 
+def test_a_task_may_be_called_by_what_it_is_about():
+    assert parse_fit("sentiment", ["--encoder", "lstm"]).plan.task == "imdb"
+    assert all(name in data.list_datasets() for name in ALIASES.values())
+
+
 def test_texts_and_single_tasks_have_recipes():
+    assert default_plan("penn", "gru").encoder_config.embedding == 384
     assert default_plan("mine.txt", "lstm").run == default_plan("shakespeare", "lstm").run
     assert default_plan("mine.txt", "lstm").task_options == default_plan("shakespeare", "lstm").task_options
     assert default_plan("babi-3", "dnc").encoder_config == default_plan("babi", "dnc").encoder_config

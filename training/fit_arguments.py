@@ -19,6 +19,13 @@ from .encoder_use import bundle_path, find_bundle
 from .fit_plan import CHANGEABLE, FitPlan, check, default_plan
 
 DEFAULT_ENCODER = "convnet"
+ALIASES = {  # what a task is about, for the data set that it is learned from here
+    "sentiment": "imdb",
+    "tagging": "pos",
+    "translate": "dates",
+    "parse": "treebank",
+    "language-model": "penn",
+}
 SECTIONS = {  # of a plan, with the prefix of their options
     "run": "",
     "augment": "augment",
@@ -46,6 +53,7 @@ def parse_fit(task: str | None, words: list[str]) -> FitRequest:
     Raises:
         UserError: an unknown task, encoder or option, a bad value, or a run that cannot be resumed so.
     """
+    task = ALIASES.get(task, task) if task else task
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for option in ("--encoder", "--encoder-mode", "--memory", "--out"):
         first.add_argument(option, nargs="?")  # the second reading complains about a missing value

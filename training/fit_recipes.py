@@ -153,19 +153,29 @@ RECIPES |= {
         {"epochs": 10, "batch_size": 100, "learning_rate": 1e-3, "schedule": "onecycle", "max_gradient_norm": 1.0},
         encoder_config={"hidden": 128, "horizon": 784},
     ),
-    ("penn", "lstm"): Recipe(
-        {"epochs": 40, "batch_size": 32, "learning_rate": 2e-3, "schedule": "cosine", "max_gradient_norm": 0.5}
-        | {"weight_decay": 1e-6, "average": 0.99},
-        encoder_config={"layers": 2, "hidden": 512, "embedding": 384, "input_dropout": 0.5, "dropout": 0.4}
-        | {"locked_dropout": True},
-        task_options={"steps": 50, "dropout": 0.5},
-    ),
-    ("shakespeare", "lstm"): Recipe(
-        {"epochs": 10, "batch_size": 64, "learning_rate": 2e-3, "schedule": "onecycle", "max_gradient_norm": 1.0},
-        encoder_config={"layers": 2, "hidden": 256, "embedding": 64, "dropout": 0.3},
-        task_options={"steps": 100, "tied": False, "dropout": 0.3},
-    ),
 }
+
+
+def _language_recipes() -> dict[tuple[str, str], Recipe]:
+    """Language models of words and of characters."""
+    recipes = {}
+    for encoder in ("lstm", "gru"):
+        recipes["penn", encoder] = Recipe(
+            {"epochs": 40, "batch_size": 32, "learning_rate": 2e-3, "schedule": "cosine", "max_gradient_norm": 0.5}
+            | {"weight_decay": 1e-6, "average": 0.99},
+            encoder_config={"layers": 2, "hidden": 512, "embedding": 384, "input_dropout": 0.5, "dropout": 0.4}
+            | {"locked_dropout": True},
+            task_options={"steps": 50, "dropout": 0.5},
+        )
+        recipes["shakespeare", encoder] = Recipe(
+            {"epochs": 10, "batch_size": 64, "learning_rate": 2e-3, "schedule": "onecycle", "max_gradient_norm": 1.0},
+            encoder_config={"layers": 2, "hidden": 256, "embedding": 64, "dropout": 0.3},
+            task_options={"steps": 100, "tied": False, "dropout": 0.3},
+        )
+    return recipes
+
+
+RECIPES |= _language_recipes()
 
 
 def _tagging_recipes() -> dict[tuple[str, str], Recipe]:
