@@ -12,6 +12,7 @@ from .parts.plan import BenchOptions, Outcome, Run
 from .parts.report import Report, curve_figure
 
 kind = "flickering Pong: DRQN of single frames, DQN of single frames, DQN of stacks (hours per seed)"
+takes_env = True
 
 ENV, SEEDS, STEPS = "ALE/Pong-v5", 1, 1_000_000
 FLICKER = 0.5  # Hausknecht and Stone 2015, section 5

@@ -16,6 +16,7 @@ from .parts.plan import BenchOptions, Outcome, Run
 from .parts.report import Report, Table, by_group, curve_figure, means, number, speeds
 
 kind = "lstm, gru, ntm, dnc and none on recall and T-mazes of lengths 10, 50 and 200, in DRQN and A2C"
+takes_env = True
 
 SEEDS = 3
 STEPS = {  # of the environments in each run, by the length of the task; replay learns from a step more than once

@@ -26,6 +26,7 @@ from .parts.report import Report, Table, by_group, number, training_curve
 from .parts.runner import places
 
 kind = "DQN from images: scratch, random shift, and seven learners, each frozen, fine-tuned and co-trained"
+takes_env = True
 
 ENV, SEEDS, EPISODES = "pixels/CartPole-v1", 5, 50
 MODES = ("frozen", "finetune", "cotrain")

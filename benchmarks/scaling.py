@@ -17,6 +17,7 @@ from .parts.plan import BenchOptions, Outcome, Run
 from .parts.report import Report, Table, by_group, curve_figure, interquartile_mean, means, number
 
 kind = "A3C's steps per second and score with 1, 2 and 4 workers, against A2C in one process with 1 and 2 threads"
+takes_env = True
 
 SEEDS, WORKERS, THREADS = 3, (1, 2, 4), (1, 2)
 WORLDS = {"CartPole-v1": (200_000, 8, 100), "ALE/Breakout-v5": (100_000, 16, 10)}  # steps, copies, games to evaluate

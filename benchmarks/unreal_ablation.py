@@ -15,6 +15,7 @@ from .parts.plan import BenchOptions, Outcome, Run
 from .parts.report import BINS, Report, Table, by_group, curve_figure, interquartile_mean, means, number, speeds
 
 kind = "A2C with an LSTM in a maze, alone, with each of UNREAL's auxiliary tasks, and with all of them"
+takes_env = True
 
 ENV, SEEDS, STEPS = "maze/5", 3, 600_000
 TASKS = {"pixel-control": 0.01, "reward-prediction": 1.0, "value-replay": 1.0}  # option and weight

@@ -129,6 +129,7 @@ BAD_INPUT = {
     "evaluate zero": Case(["evaluate", "finished", "--episodes", "0"], "episodes must be positive, not 0"),
     "evaluate epsilon": Case(["evaluate", "finished", "--epsilon", "2"], "epsilon must lie between 0 and 1"),
     "benchmark, dashes": Case(["bench", "few-labels", "--rounds", "1"], "--rounds is 1"),
+    "benchmark, its world": Case(["bench", "breakout", "--env", "ALE/Pong-v5"], "breakout has a world of its own"),
     "benchmark": Case(["bench", "troughput"], "unknown benchmark 'troughput'; did you mean 'throughput'?"),
     "topic": Case(["list", "agent"], "unknown topic 'agent'; did you mean 'agents'?"),
     "disk full of numbers": Case([*DQN, *SHORT, "--out", "full1"], "cannot write full1/metrics.jsonl", 20_000),

@@ -44,12 +44,14 @@ def run_benchmark(name: str, options: BenchOptions) -> int:
 
     Raises:
         UnknownNameError: there is no such benchmark.
-        UserError: the options make no sense, something it needs is not installed, or all of its runs failed.
+        UserError: the options make no sense for it, something it needs is not installed, or all of its runs failed.
     """
     known = list_benchmarks()
     if name not in known:
         raise UnknownNameError("benchmark", name, known)
     module, where, console = _load(name), places(name, options.out), Console()
+    if options.env is not None and not hasattr(module, "takes_env"):
+        raise UserError(f"{name} has a world of its own, or none: leave --env out")
     console.print(f"[bold]{name}[/]: {module.kind}", highlight=False)
     failed: list[Outcome] = []
     if hasattr(module, "measure"):
