@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from saccade.benchmarks import flicker, masked_cartpole, memory
+from saccade.benchmarks import flicker, masked_cartpole, memory, memory_cost
 from saccade.benchmarks.parts.plan import BenchOptions, Outcome, Run
 from saccade.envs.errors import UserError
 from saccade.training.arguments import parse_train
@@ -22,7 +22,10 @@ def outcome(run: Run, folder: Path, score: float) -> Outcome:
     return Outcome(run, folder, {"score": {"mean": score, "scores": [score]}, "steps_per_second": 100.0}, "")
 
 
-@pytest.mark.parametrize("suite", [memory, flicker, masked_cartpole], ids=["memory", "flicker", "masked_cartpole"])
+SUITES = {"memory": memory, "flicker": flicker, "masked_cartpole": masked_cartpole, "memory_cost": memory_cost}
+
+
+@pytest.mark.parametrize("suite", SUITES.values(), ids=SUITES)
 def test_every_command_can_be_parsed(suite: Any):
     runs = suite.runs(BenchOptions(seeds=2, steps=1000))
     assert len({run.name for run in runs}) == len(runs)
@@ -99,3 +102,21 @@ def test_masked_cartpole_with_a_memory_and_without(tmp_path: Path):
     report = masked_cartpole.report([outcome(run, tmp_path / run.name, 480.0) for run in runs], BenchOptions())
     assert [row[3] for row in report.tables[0].rows] == ["1 of 1"] * 4
     assert report.figures.keys() == {"masked_cartpole-ppo", "masked_cartpole-drqn"}
+
+
+def test_the_cost_of_a_memory_is_against_an_lstm_in_the_same_agent(tmp_path: Path):
+    outcomes = []
+    for run in memory_cost.runs(BenchOptions()):
+        done = outcome(run, tmp_path / run.name, 1.0)
+        assert done.result is not None
+        speed = {"drqn-lstm": 400.0, "drqn-dnc": 100.0, "a3c-lstm": 900.0, "a3c-dnc": 300.0}[run.group]
+        outcomes.append(done._replace(result=done.result | {"steps_per_second": speed, "steps": 200_000}))
+    with (outcomes[-1].folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 9, "loss/value": NaN}\n')
+    rows = memory_cost.report(outcomes, BenchOptions()).tables[0].rows
+    assert {row[0]: row[3:] for row in rows} == {
+        "drqn-lstm": ("yes", "400.0", "1.0"),
+        "drqn-dnc": ("yes", "100.0", "4.0"),
+        "a3c-lstm": ("yes", "900.0", "1.0"),
+        "a3c-dnc": ("NO", "300.0", "3.0"),
+    }
