@@ -31,6 +31,7 @@ kind = "convolutional restricted Boltzmann machines, probabilistic max pooling; 
 
 Visible = Literal["bernoulli", "gaussian"]
 Features = Literal["top", "all"]
+SAMPLING_STEPS = 500  # of Gibbs from noise
 SMOOTHING = 0.01  # of a mean whose log odds are taken
 
 
@@ -174,6 +175,33 @@ class ConvRbm(FeedForward):
         """Means after the lowest layer's hidden means: unit scale, float32 `[N, *shape]`."""
         mean = self.layers[0].restored(self.read_visible(x)).float()
         return mean * self.config.deviation if self.config.visible == "gaussian" else mean
+
+    @torch.no_grad()
+    def sample(self, count: int, generator: torch.Generator | None = None, steps: int = SAMPLING_STEPS) -> Tensor:
+        """Means of the lowest layer's visible units after Gibbs steps from noise: float32 `[count, *shape]`, unit
+        scale. Layers above it are no part of that density."""
+        return self.chain(self.noise(count, generator), [steps], generator)[0]
+
+    def noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """Where chains begin that know nothing, `[count, C, H, W]`: fair bits, or draws of deviation 1."""
+        drawn_on = self.layers[0].weight.device if generator is None else generator.device
+        draw = torch.rand if self.config.visible == "bernoulli" else torch.randn
+        values = draw(count, *self.shape, generator=generator, device=drawn_on).to(self.layers[0].weight.device)
+        return values.round() if self.config.visible == "bernoulli" else values
+
+    @torch.no_grad()
+    def chain(self, v: Tensor, steps: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
+        """Means of the lowest layer after each of these rising numbers of Gibbs steps, at least 1, from visible values
+        `[N, C, H, W]`: float32 `[len(steps), N, *shape]`, unit scale."""
+        generator = generator if generator is None or generator.device == v.device else None
+        done, means = 0, []
+        for step in steps:
+            for _ in range(step - done):
+                mean, v = self.layers[0].gibbs(v, generator)
+            done = step
+            means.append(mean.float())
+        scale = self.config.deviation if self.config.visible == "gaussian" else 1.0
+        return scale * torch.stack(means)
 
     def loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """All layers at once, each on the pooling maps of the one below, whose gradients stay within their layer:

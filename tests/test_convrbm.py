@@ -16,6 +16,7 @@ from saccade.encoders.parts import pooled
 from saccade.envs.errors import SpecError, UserError
 from saccade.envs.spec import ObservationSpec
 from torch import Tensor
+from torch.nn.functional import softplus
 
 SMALL = ObservationSpec((1, 12, 12), "uint8", 0.0, 255.0)
 ROWS, COLUMNS, MAPS = 3, 4, 2  # an image whose 2x3 hidden maps have a block of 2x2 and one of 2x1
@@ -149,6 +150,26 @@ def test_it_learns_to_restore_and_sparsity_makes_maps_sparse():
         assert error < 1  # the mean image leaves 5.7
         activity.append(pooled.pooled_means(learner.layers[0].hidden_input(x / 255), 2)[0].mean())
     assert activity[1] < 0.7 * activity[0]
+
+
+def test_chains_from_noise_come_to_the_models_means():
+    """Of 4,000 chains against the sum over the 225 states of the hidden units."""
+    torch.manual_seed(0)
+    spec = ObservationSpec((2, ROWS, COLUMNS), "uint8", 0.0, 255.0)
+    learner = convrbm.build(Config(maps=(MAPS,), kernels=(2,), initial=0.7), spec).eval()
+    layer = learner.layers[0]
+    with torch.no_grad():
+        layer.visible_bias.copy_(torch.tensor([0.5, -0.5]))
+        layer.hidden_bias.copy_(torch.tensor([0.3, -0.2]))
+        states = torch.stack([torch.from_numpy(h) for h in allowed()]).float()
+        inputs = layer.visible_input(states)
+        weights = (states.sum((2, 3)) @ layer.hidden_bias + softplus(inputs).flatten(1).sum(1)).softmax(0)
+        expected = torch.einsum("s,scij->cij", weights, inputs.sigmoid())
+    generator = torch.Generator().manual_seed(1)
+    walked = learner.chain(learner.noise(4000, generator), [1, 60], generator)
+    assert walked.shape == (2, 4000, 2, ROWS, COLUMNS)
+    assert (walked[1].mean(0) - expected).abs().max() < 0.02
+    assert learner.sample(3, generator, steps=2).shape == (3, 2, ROWS, COLUMNS)
 
 
 def test_visible_biases_begin_at_the_log_odds_of_the_first_training_batch():
