@@ -235,7 +235,7 @@ def test_what_is_drawn_is_of_the_class_that_is_asked_for():
     images = machine_figures.samples(hybrid, 10)
     assert images is not None
     assert (images.flatten(1).mean(1) > 0.5).nonzero().flatten().tolist() == [3, 13]
-    assert machine_figures.samples(make_encoder("convrbm", DIGIT, None), 10) is None
+    assert machine_figures.samples(make_encoder("perceptron", DIGIT, None), 10) is None
 
 
 def test_the_report_of_likelihoods(digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

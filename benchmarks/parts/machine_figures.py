@@ -63,7 +63,7 @@ def samples(encoder: Encoder, classes: int) -> Tensor | None:
             return encoder.sample(2 * classes, generator, label=label)
         case Dbn() if encoder.config.unroll == 0:
             return encoder.sample(2 * classes, generator, label=label if encoder.config.labels else None)
-        case Rbm() | Dbm():
+        case Rbm() | Dbm() | ConvRbm():
             return encoder.sample(2 * classes, generator)
         case _:
             return None
