@@ -53,7 +53,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ),
     ("cifar10", "fastconv"): Recipe(
         {
-            "epochs": 27,
+            "epochs": 26,
             "batch_size": 512,
             "optimizer": "nesterov",
             "learning_rate": 0.5,
