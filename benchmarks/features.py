@@ -37,7 +37,7 @@ from .parts.learners import (
     words,
 )
 from .parts.plan import BenchOptions, Outcome, Run
-from .parts.processes import execute
+from .parts.processes import execute, finished
 from .parts.report import Report, Table, runs_json
 from .parts.runner import places, processors
 
@@ -86,6 +86,7 @@ LEARNERS = {
         ),
     ),
 }
+choices = tuple(LEARNERS)
 FINE_TUNING = words(  # chosen on the validation images
     "--encoder-mode finetune --epochs 15 --batch-size 250 --learning-rate 1e-3 --schedule onecycle "
     "--label-smoothing 0.1"
@@ -101,9 +102,16 @@ def measure(options: BenchOptions) -> Report:
     """Pre-train, then fine-tune or judge what came of it."""
     where = places("features", options.out).runs
     threads = options.threads or processors()
-    learned = execute(pretraining(LEARNERS, options, SEEDS), where, jobs=options.jobs, threads=threads)
-    tuning = [_fine_tuning(outcome, where) for outcome in learned if outcome.run.group in FINE_TUNED and outcome.result]
-    tuned = execute(tuning, where, jobs=options.jobs, threads=threads)
+
+    def run(runs: Sequence[Run]) -> list[Outcome]:
+        """Those that `--only` names, and of the others what earlier calls finished."""
+        asked = [one for one in runs if not options.only or one.group.removesuffix("-tuned") in options.only]
+        done = {one.run.name: one for one in execute(asked, where, jobs=options.jobs, threads=threads)}
+        found = [done.get(one.name) or finished(one, where / one.name) for one in runs]
+        return [one for one in found if one is not None]
+
+    learned = run(pretraining(LEARNERS, options, SEEDS))
+    tuned = run([_fine_tuning(one, where) for one in learned if one.run.group in FINE_TUNED and one.result])
     torch.set_num_threads(threads)
     dataset, done = mnist(), by_setting([*learned, *tuned])
     errors = {name: _test_errors(done.get(f"{name}-tuned", [])) for name in FINE_TUNED}

@@ -30,6 +30,7 @@ kind = "images per second of a dense VAE in training on MNIST, batch 100, agains
 BATCH, RATE, LATENTS, UNITS = 100, 1e-3, 16, 512  # 512 rectified units each way are what pythae builds by itself
 MUST, GOAL = 2.0, 4.0
 SHARE = 5000  # images that the other trainer reads in one of its epochs
+COMPILED = "saccade --compile"
 MISSING = "this benchmark needs the pythae package: pip install --no-deps pythae==0.1.2, and tqdm and pydantic"
 
 
@@ -42,11 +43,17 @@ class Pretraining(NamedTuple):
 
 
 def pretraining(
-    build: Callable[[ObservationSpec], Any], split: Split, *, batch: int, rate: float, threads: int
+    build: Callable[[ObservationSpec], Any],
+    split: Split,
+    *,
+    batch: int,
+    rate: float,
+    threads: int,
+    compile: bool = False,
 ) -> Pretraining:
     """What `saccade pretrain` does with the learner that `build` makes for MNIST, between two validations."""
     spec = data.load("mnist").spec
-    compute = device.choose(spec, threads=threads)
+    compute = device.choose(spec, threads=threads, compile=compile)
     torch.manual_seed(0)
     learner = build(spec)
     compute = device.settle(compute, learner)
@@ -77,9 +84,11 @@ def pretraining(
     return Pretraining(advance, learner, compute)
 
 
-def our_side(split: Split, threads: int) -> Pretraining:
+def our_side(split: Split, threads: int, compile: bool = False) -> Pretraining:
     config = vae.Config(hidden=(UNITS,), latents=LATENTS, activation="relu")
-    return pretraining(lambda spec: vae.build(config, spec), split, batch=BATCH, rate=RATE, threads=threads)
+    return pretraining(
+        lambda spec: vae.build(config, spec), split, batch=BATCH, rate=RATE, threads=threads, compile=compile
+    )
 
 
 def their_side(split: Split, folder: str) -> Advance:
@@ -112,32 +121,37 @@ def measure(options: BenchOptions) -> Report:
     """Both sides by turns, with the same number of threads."""
     threads = options.threads or os.cpu_count() or 1
     split = data.load("mnist").train
-    ours = our_side(split, threads)
+    ours, compiled = our_side(split, threads), our_side(split, threads, compile=True)
     with tempfile.TemporaryDirectory() as folder:
-        sides = {"saccade": ours.advance, "pythae": their_side(split, folder)}
+        sides = {"saccade": ours.advance, COMPILED: compiled.advance, "pythae": their_side(split, folder)}
         speeds = alternate(sides, rounds=options.rounds, seconds=options.slice_seconds, title="dense VAE")
-    ratio = speeds["saccade"].median / speeds["pythae"].median
+    ratios = {name: speeds[name].median / speeds["pythae"].median for name in ("saccade", COMPILED)}
     rows = [
         (
             name,
-            number(speeds[name].median),
-            f"{number(speeds[name].low)} to {number(speeds[name].high)}",
-            number(speeds[name].median / speeds["pythae"].median),
+            number(speed.median),
+            f"{number(speed.low)} to {number(speed.high)}",
+            number(speed.median / speeds["pythae"].median),
         )
-        for name in ("saccade", "pythae")
+        for name, speed in speeds.items()
     ]
     plural = "s" * (threads > 1)
     title = f"VAE 784-{UNITS}-{LATENTS}-{UNITS}-784, batch {BATCH}, {threads} thread{plural}, by turns"
     notes = [
         f"To reach: {MUST:g} times pythae, better {GOAL:g}. Same net, batch, rate, Adam and Bernoulli loss. Ours: "
-        f"{device.describe(ours.compute)}. pythae: its trainer's own loop over a DataLoader, float32, progress bars "
-        f"and saving left out. {len(speeds['pythae'].slices)} slices each; the warm-up is not counted; the ratio is "
-        "one of medians.",
+        f"{device.describe(ours.compute)}; with `--compile` torch.compile makes the loss. pythae: its trainer's own "
+        f"loop over a DataLoader, float32, progress bars and saving left out. {len(speeds['pythae'].slices)} slices "
+        "each; the warm-up is not counted; the ratio is one of medians.",
     ]
     return Report(
         [Table(title, ("", "images/s (median)", "slices from to", "times pythae"), rows)],
         notes,
-        {"speeds": {name: speed._asdict() for name, speed in speeds.items()}, "ratio": ratio, "threads": threads},
+        {
+            "speeds": {name: speed._asdict() for name, speed in speeds.items()},
+            "ratio": ratios["saccade"],
+            "ratios": ratios,
+            "threads": threads,
+        },
     )
 
 
