@@ -251,6 +251,7 @@ def is_like(value: object, given: object) -> bool:
 @pytest.mark.parametrize("learner", [n for n in list_learners() if try_encoder(n, ObservationSpec((6,))).learns])
 def test_every_learner_resumes_exactly_and_leaves_a_bundle(tmp_path, monkeypatch, vectors, learner):
     monkeypatch.setattr(reports, "BAR_SECONDS", 0.0)
+    np.save(Path(vectors).with_suffix(".labels.npy"), np.arange(len(np.load(vectors))) % 3)
     plan = plan_for(learner, vectors, epochs=2)
     config = plan.learner_config
     plan = replace(
@@ -266,6 +267,12 @@ def test_every_learner_resumes_exactly_and_leaves_a_bundle(tmp_path, monkeypatch
     codes = [load_bundle(tmp_path / name).encoder.read(x) for name in ("halves", "whole")]
     assert torch.equal(*codes)
     assert codes[0].isfinite().all()
+
+
+@pytest.mark.parametrize("learner", ["drbm", "perceptron"])
+def test_what_learns_from_labels_is_not_trained_without(tmp_path, vectors, learner):
+    with pytest.raises(UserError, match=f"{learner} with these settings learns from labels, and .* has none"):
+        pretrain.pretrain(plan_for(learner, vectors, epochs=1), tmp_path / "run", [])
 
 
 def test_a_longer_run_is_a_short_one_resumed(tmp_path, vectors):
