@@ -26,6 +26,7 @@ class Sequences:
     target: Tensor  # int64 [S]: the class of each step; or float32 [S, K]: bits 0 and 1
     start: Tensor  # int64 [N + 1]: where each sequence begins; the last is S
     group: Tensor | None = None  # int64 [N]: which of the data set's groups a sequence belongs to
+    reset: Tensor | None = None  # bool [S]: where something begins that has nothing to do with what stands before it
 
     def __len__(self) -> int:
         return len(self.start) - 1
@@ -45,22 +46,23 @@ class Sequences:
 
         Returns:
             "x" `[B, L, ...]` (0 in the padding), "target" `[B, L]` or `[B, L, K]` (-1 in the padding), "mask" bool
-            `[B, L]` (False in the padding) and, where there are groups, "group" `[B]`.
+            `[B, L]` (False in the padding); where there are groups, "group" `[B]`; where there are beginnings within
+            sequences, "reset", bool `[B, L]`.
         """
         start, length = self.start[index], self.lengths[index]
         step = torch.arange(int(length.max()), device=start.device)
         mask = step < length.unsqueeze(1)
         place = torch.where(mask, start.unsqueeze(1) + step, 0)
         padded = {"x": (self.x, 0), "target": (self.target, NOT_ASKED)}
+        if self.reset is not None:
+            padded["reset"] = (self.reset, False)
         batch = {name: _blank(values[place], mask, blank) for name, (values, blank) in padded.items()}
         return batch | {"mask": mask} | ({} if self.group is None else {"group": self.group[index]})
 
     def to(self, device: str) -> Sequences:
         """The same sequences in the memory of `device`."""
-        group = None if self.group is None else self.group.to(device)
-        return replace(
-            self, x=self.x.to(device), target=self.target.to(device), start=self.start.to(device), group=group
-        )
+        tensors = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})
 
 
 def _blank(values: Tensor, mask: Tensor, blank: int) -> Tensor:
@@ -76,6 +78,38 @@ def join(
     return Sequences(
         torch.from_numpy(np.concatenate(x)), torch.from_numpy(np.concatenate(target)), torch.from_numpy(start), groups
     )
+
+
+def pack(split: Sequences, steps: int, seed: int) -> Sequences:
+    """The same sequences end to end, in rows of at most `steps` steps, or of one sequence that is longer by itself.
+
+    Batches of rows hold sequences of all lengths, and so of all groups, with hardly any padding. Each sequence goes
+    into the row that it fills best, in a random order that follows from `seed`. Rows have no group; `reset` marks where
+    a sequence begins.
+    """
+    lengths = split.lengths.tolist()
+    rows: list[list[int]] = []
+    room: list[list[int]] = [[] for _ in range(steps)]  # rows by the steps that are still free in them
+    for number in np.random.default_rng(seed).permutation(len(split)).tolist():
+        length = lengths[number]
+        free = next((free for free in range(length, steps) if room[free]), None)
+        if free is None:
+            row, free = len(rows), max(steps, length)
+            rows.append([])
+        else:
+            row = room[free].pop()
+        rows[row].append(number)
+        if free > length:
+            room[free - length].append(row)
+    order = torch.tensor([number for row in rows for number in row])
+    first, length = split.start[order], split.lengths[order]
+    begins = torch.cat([torch.zeros(1, dtype=torch.int64), length.cumsum(0)])
+    place = torch.repeat_interleave(first - begins[:-1], length) + torch.arange(int(begins[-1]))
+    reset = torch.zeros(len(place), dtype=torch.bool)
+    reset[begins[:-1]] = True
+    rows_end = torch.tensor([len(row) for row in rows]).cumsum(0)
+    start = torch.cat([begins[:1], begins[rows_end]])
+    return Sequences(split.x[place], split.target[place], start, reset=reset)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from killing import killed_and_resumed
 from saccade import data
 from saccade.__main__ import main
 from saccade.agents.parts.compute import Compute
-from saccade.data.sequences import DrawnBatches, LengthBatches, SequenceDataset, Sequences, join
+from saccade.data.sequences import DrawnBatches, LengthBatches, SequenceDataset, Sequences, join, pack
 from saccade.encoders import find_encoder, make_encoder
 from saccade.encoders.base import FeedForward
 from saccade.encoders.parts.augment_images import Augmentation
@@ -116,6 +116,36 @@ def test_batches_hold_every_sequence_once_with_little_padding():
     assert torch.cat(first).tolist() != torch.cat(second).tolist()
     spans = [int(split.lengths[rows].max() - split.lengths[rows].min()) for rows in first]
     assert max(spans) <= 1
+
+
+def test_rows_hold_every_sequence_once_and_mark_its_beginning():
+    lengths = [3, 9, 2, 4, 1, 3, 12, 5]
+    split = join([np.full((n, 1), i, np.float32) for i, n in enumerate(lengths)], [np.arange(n) for n in lengths])
+    rows = pack(split, 9, seed=0)
+    assert rows.lengths.sum() == sum(lengths)
+    assert rows.lengths.max() == 12  # too long for a row: one of its own
+    assert (rows.lengths > 9).sum() == 1
+    assert len(rows) <= 5  # 39 steps
+    starts = rows.reset.nonzero().flatten()
+    assert sorted(rows.x[starts, 0].tolist()) == list(range(len(lengths)))
+    for start in starts.tolist():
+        number = int(rows.x[start, 0])
+        assert rows.target[start : start + lengths[number]].tolist() == list(range(lengths[number]))
+    assert set(rows.start[:-1].tolist()) <= set(starts.tolist())
+    batch = rows.take(torch.tensor([0, 1]))
+    assert batch["reset"].sum() == sum(len(set(rows.x[rows.start[i] : rows.start[i + 1], 0].tolist())) for i in (0, 1))
+    assert not (batch["reset"] & ~batch["mask"]).any()
+
+
+@pytest.mark.parametrize("name", ["lstm", "dnc", "transformer"])
+def test_rows_are_answered_like_the_sequences_in_them(name: str):
+    split = largest(np.random.default_rng(0), 40)
+    torch.manual_seed(0)
+    model = SequenceModel(make_encoder(name, VECTOR), 3)
+    found = [answer(model, one) for one in (split, pack(split, 20, seed=1))]
+    assert len(found[1].nats) < len(found[0].nats)
+    assert found[0].nats.sum() == pytest.approx(found[1].nats.sum(), rel=1e-5)
+    assert found[0].wrong.sum() == found[1].wrong.sum()
 
 
 @pytest.mark.parametrize("drawn", [False, True])

@@ -124,14 +124,17 @@ def _memory_recipes() -> dict[tuple[str, str], Recipe]:
             {"batch_size": 32, "epochs": 20, "learning_rate": 1e-3, "max_gradient_norm": 10.0, "schedule": "linear"},
             encoder_config={"slots": 48, "width": 32, "read_heads": 4, "hidden": 128, "masked": True}
             | {"deallocate": True, "sharpen": True, "layer_norm": True, "bypass_dropout": 0.1},
+            task_options={"row_steps": 128},
         ),
         ("babi", "lstm"): Recipe(
             {"batch_size": 32, "epochs": 20, "learning_rate": 1e-3, "max_gradient_norm": 10.0, "schedule": "linear"},
             encoder_config={"hidden": 256, "embedding": 64},
+            task_options={"row_steps": 128},
         ),
         ("babi", "transformer"): Recipe(
             {"batch_size": 32, "epochs": 20, "learning_rate": 5e-4, "max_gradient_norm": 1.0, "schedule": "onecycle"},
             encoder_config={"layers": 4, "embedding": 128, "context": 820, "dropout": 0.1},  # the longest story: 820
+            task_options={"row_steps": 128},
         ),
     }
     for task in ("copy", "associative-recall", "priority-sort"):  # as both papers compare

@@ -45,7 +45,8 @@ class SequenceModel(TaskModel):
         x, mask, target = (batch[name].transpose(0, 1) for name in ("x", "mask", "target"))
         with self.gradients_reach_encoder():
             state = self.encoder.initial_state(x.shape[1])
-            features, _ = self.encoder(Inputs(x, mask=None if bool(mask.all()) else mask), state)
+            reset = batch["reset"].T if "reset" in batch else None
+            features, _ = self.encoder(Inputs(x, mask=None if bool(mask.all()) else mask), state, reset)
         asked = self.asked(batch)
         return self.head(features.flatten(2)[asked]), target[asked]
 

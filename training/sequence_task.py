@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ..agents.parts.compute import Compute
-from ..data.sequences import DrawnBatches, LengthBatches, SequenceDataset, Sequences
+from ..data.sequences import DrawnBatches, LengthBatches, SequenceDataset, Sequences, pack
 from ..envs.errors import UserError
 from . import sequence_figures
 from .epochs import Trainer
@@ -16,6 +16,7 @@ from .fit_encoder import first_encoder
 from .fit_plan import FitPlan
 from .sequence_model import SequenceModel, answer
 from .task import Judged, SplitName, Task, TaskModel, plain_trainer, refuse_image_settings
+from .task_options import StoryOptions
 
 
 class SequenceTask(Task):
@@ -31,13 +32,18 @@ class SequenceTask(Task):
         if run.label_smoothing or run.head_scale != 1:
             raise UserError(f"{plan.task}: --label-smoothing and --head-scale are for images only")
         self.dataset, self.spec = dataset, dataset.spec
+        self.train = dataset.train
+        if isinstance(plan.task_options, StoryOptions) and plan.task_options.row_steps:
+            if plan.task_options.row_steps < 0:
+                raise UserError(f"--task.row-steps must not be negative, but is {plan.task_options.row_steps}")
+            self.train, self.unit = pack(dataset.train, plan.task_options.row_steps, run.seed), "rows"
 
     def make_model(self, plan: FitPlan, *, weights: bool) -> SequenceModel:
         run, data = plan.run, self.dataset
         torch.manual_seed(run.seed)
         encoder = first_encoder(plan, self.spec, weights=weights)
         frozen = run.encoder_mode == "frozen"
-        answers = data.train.answers() if data.draw is None else None
+        answers = self.train.answers() if data.draw is None else None
         return SequenceModel(
             encoder, data.outputs, run.hidden, asks_bits=data.asks_bits, answers=answers, frozen=frozen
         )
@@ -46,7 +52,7 @@ class SequenceTask(Task):
         assert isinstance(model, SequenceModel)
         run, data = plan.run, self.dataset
         batches = (
-            LengthBatches(data.train, min(run.batch_size, len(data.train)), run.seed, compute.device)
+            LengthBatches(self.train, min(run.batch_size, len(self.train)), run.seed, compute.device)
             if data.draw is None
             else DrawnBatches(data.draw, run.batch_size, run.epoch_batches, run.seed, compute.device)
         )

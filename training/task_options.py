@@ -14,6 +14,14 @@ class NoOptions:
 
 
 @dataclass(frozen=True)
+class StoryOptions:
+    """Of questions about stories."""
+
+    row_steps: int = 0  # stories are read end to end in rows of so many steps, so that every batch mixes tasks of all
+    # lengths; the state begins anew with each story; 0 = one story a row, batches of about equal length
+
+
+@dataclass(frozen=True)
 class LanguageOptions:
     """Of language models."""
 
@@ -95,9 +103,12 @@ class Word2VecOptions:
 _OPTIONS: dict[str, type] = {"penn": LanguageOptions, "shakespeare": LanguageOptions}
 _OPTIONS |= {"word2vec": Word2VecOptions}
 _OPTIONS |= {"dates": TranslateOptions, "treebank": ParseOptions}
+_OPTIONS |= {"babi": StoryOptions}
 _OPTIONS |= {"pos": TaggingOptions, "chunks": TaggingOptions, "imdb": ReviewOptions}
 
 
 def options_of(task: str) -> type:
-    """The class of a task's own settings; a text file is a language task."""
-    return LanguageOptions if task.endswith(".txt") else _OPTIONS.get(task, NoOptions)
+    """The class of a task's own settings; a text file is a language task, and one bAbI task like all twenty."""
+    if task.endswith(".txt"):
+        return LanguageOptions
+    return _OPTIONS.get("babi" if task.startswith("babi-") else task, NoOptions)
