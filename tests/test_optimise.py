@@ -59,6 +59,21 @@ def test_rules_are_torchs_and_decay_spares_biases(rule, decay, fused):
     torch.testing.assert_close(list(ours.parameters()), list(theirs.parameters()), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_the_decay_of_mean_squares_is_adams_and_leaves_other_rules_alone(fused):
+    ours, theirs = two_layers(), two_layers()
+    group = [Group("all", list(ours.parameters()))]
+    optimiser = Optimiser(group, learning_rate=0.01, beta2=0.9, compute=Compute(fused=fused))
+    reference = torch.optim.Adam(theirs.parameters(), lr=0.01, betas=(0.9, 0.9))
+    for step in range(4):
+        optimiser.step(loss_of(ours) * (100 if step == 1 else 1))
+        reference.zero_grad()
+        (loss_of(theirs) * (100 if step == 1 else 1)).backward()
+        reference.step()
+    torch.testing.assert_close(list(ours.parameters()), list(theirs.parameters()), rtol=1e-5, atol=1e-6)
+    Optimiser(group, learning_rate=0.01, rule="sgd", beta2=0.9).step(loss_of(ours))
+
+
 class Grouped(Encoder):
     feature_shape = (2,)
 

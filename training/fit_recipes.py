@@ -107,8 +107,8 @@ RECIPES: dict[tuple[str, str], Recipe] = {
 
 def _memory_recipes() -> dict[tuple[str, str], Recipe]:
     """Neural Turing machine and DNC on the generated tasks: gradients are clipped, as both papers do."""
-    run: dict[str, Any] = {"batch_size": 32, "epoch_batches": 250, "max_gradient_norm": 10.0}
-    run |= {"learning_rate": 1e-3, "schedule": "linear"}
+    run: dict[str, Any] = {"batch_size": 16, "epoch_batches": 250, "max_gradient_norm": 100.0}
+    run |= {"learning_rate": 1e-3, "beta2": 0.95, "schedule": "linear"}
     ntm, dnc = {"slots": 128, "width": 20, "hidden": 100}, {"slots": 128, "width": 16, "hidden": 100}
     small = {
         "slots": 10,
@@ -121,8 +121,9 @@ def _memory_recipes() -> dict[tuple[str, str], Recipe]:
         ("copy", "dnc"): Recipe({**run, "epochs": 40}, encoder_config=dnc),
         ("copy-slots", "dnc"): Recipe({**run, "epochs": 80}, encoder_config=small),
         ("babi", "dnc"): Recipe(
-            {"batch_size": 32, "epochs": 20, "learning_rate": 1e-3, "max_gradient_norm": 10.0, "schedule": "linear"},
-            encoder_config={"slots": 48, "width": 32, "read_heads": 4, "hidden": 128, "masked": True}
+            {"batch_size": 32, "epochs": 16, "learning_rate": 3e-3, "beta2": 0.95, "max_gradient_norm": 10.0}
+            | {"schedule": "linear", "warmup": 0.02},
+            encoder_config={"slots": 48, "width": 32, "read_heads": 4, "hidden": 128, "embedding": 64, "masked": True}
             | {"deallocate": True, "sharpen": True, "layer_norm": True, "bypass_dropout": 0.1},
             task_options={"row_steps": 128},
         ),

@@ -45,6 +45,7 @@ class Optimiser:
         learning_rate: float,
         rule: Rule = "adam",
         momentum: float = 0.9,
+        beta2: float = 0.999,
         weight_decay: float = 0.0,
         max_gradient_norm: float | None = None,
         compute: Compute | None = None,
@@ -53,6 +54,8 @@ class Optimiser:
         Args:
             groups: see `groups_of`; parameters with `requires_grad` False are left out.
             momentum: of "sgd" and "nesterov".
+            beta2: of "adam" and "adamw", the decay of mean squared gradients (Kingma & Ba 2015). A memory's gradients
+                are now and then a thousand times as long as usual; at 0.999 no step is of any use for long after that.
             max_gradient_norm: of all gradients together, but for groups with a limit of their own.
 
         Raises:
@@ -80,8 +83,9 @@ class Optimiser:
         if max_gradient_norm is not None and rest:
             self._clips.append(_Clip(rest, max_gradient_norm))
         self._parts: dict[str, torch.optim.Optimizer] = {}
+        adams = {"betas": (0.9, beta2)} if rule in ("adam", "adamw") else {}
         for name, kinds, make in (
-            ("chosen", chosen, lambda given: _make(rule, given, momentum, fused)),
+            ("chosen", chosen, lambda given: _make(rule, [group | adams for group in given], momentum, fused)),
             ("adam", adam, lambda given: _make("adam", given, momentum, fused)),
             ("plain", plain, lambda given: _make("sgd", given, 0.0, fused)),
         ):

@@ -88,6 +88,7 @@ def plain_trainer(plan: FitPlan, model: TaskModel, loss: Loss, batches: BatchSou
         learning_rate=run.learning_rate,
         rule=run.optimizer,
         momentum=run.momentum,
+        beta2=run.beta2,
         weight_decay=run.weight_decay,
         max_gradient_norm=run.max_gradient_norm,
         compute=compute,
