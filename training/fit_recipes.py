@@ -117,7 +117,7 @@ def _memory_recipes() -> dict[tuple[str, str], Recipe]:
         "controller": "feedforward",
     }  # ten slots and one head, as in the figure of the paper
     recipes = {
-        ("copy", "ntm"): Recipe({**run, "epochs": 40}, encoder_config=ntm),
+        ("copy", "ntm"): Recipe({**run, "epochs": 24}, encoder_config=ntm),
         ("copy", "dnc"): Recipe({**run, "epochs": 40}, encoder_config=dnc),
         ("copy-slots", "dnc"): Recipe({**run, "epochs": 80}, encoder_config=small),
         ("babi", "dnc"): Recipe(
