@@ -118,8 +118,9 @@ def test_the_benchmark(tmp_path: Path):
     """Its commands can be parsed, and its table holds what was measured beside what is asked for."""
     outcomes = []
     for run in benchmark.runs(BenchOptions(seeds=2, out=tmp_path)):
-        if run.group == "autoencoder":
-            assert run.arguments[4].endswith(f"runs/sentiment/pretrain-autoencoder-seed{run.seed}/bundle")
+        prepared = {"autoencoder": "pretrain-autoencoder", "vectors": "word-vectors"}.get(run.group)
+        if prepared is not None:
+            assert run.arguments[4].endswith(f"runs/sentiment/{prepared}-seed{run.seed}/bundle")
         else:
             plan = parse_fit(run.arguments[2], list(run.arguments[3:])).plan
             check(plan)
@@ -149,7 +150,7 @@ def test_an_autoencoder_is_trained_first_and_then_fine_tuned(tmp_path: Path, mon
     write_imdb(tmp_path / "data", count=60)
     write(tmp_path / "data", {"imdb-unlabelled.txt": "pos good\nneg !\n" * 50})
     options = BenchOptions(out=tmp_path)
-    [first] = benchmark.preparations(options)
+    first = benchmark.preparations(options)[0]
     small = ["--epochs", "2", "--batch-size", "20", "--threads", "1", "--encoder.hidden", "16", "--encoder.code", "8"]
     folder = tmp_path / "runs" / "sentiment" / first.name
     assert main([*first.arguments[1:], *small, "--out", str(folder)]) == 0
@@ -159,6 +160,25 @@ def test_an_autoencoder_is_trained_first_and_then_fine_tuned(tmp_path: Path, mon
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["encoder"] == "autoencoder"
     assert result["encoder_mode"] == "finetune"
+    assert result["test"]["accuracy"] > 0.95
+
+
+def test_word_vectors_are_learned_first_and_then_read_by_a_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The commands of the benchmark, with little epochs and on small reviews."""
+    monkeypatch.setenv("SACCADE_DATA", str(tmp_path / "data"))
+    write_imdb(tmp_path / "data", count=60)
+    questions = ": words\npos good neg never\n"
+    write(tmp_path / "data", {"imdb-unlabelled.txt": "pos good\nneg never\n" * 50, "questions-words.txt": questions})
+    options = BenchOptions(out=tmp_path)
+    first = benchmark.preparations(options)[1]
+    folder = tmp_path / "runs" / "sentiment" / first.name
+    small = ["--epochs", "1", "--validate-interval", "1", "--batch-size", "20", "--threads", "1", "--task.least", "1"]
+    assert main([*first.arguments[1:], *small, "--out", str(folder)]) == 0
+    [read] = [run for run in benchmark.runs(options) if run.group == "vectors"]
+    words = ["--epochs", "8", "--batch-size", "10", "--learning-rate", "1e-2", "--threads", "1", "--average", "0"]
+    assert main([*read.arguments[1:], *words, "--memory.hidden", "8", "--out", str(tmp_path / "run")]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (result["encoder"], result["memory"], result["encoder_mode"]) == ("embedding", "lstm", "finetune")
     assert result["test"]["accuracy"] > 0.95
 
 

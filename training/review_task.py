@@ -71,7 +71,7 @@ class ReviewTask(SequenceTask):
     def make_model(self, plan: FitPlan, *, weights: bool) -> Pooled:
         run = plan.run
         torch.manual_seed(run.seed)
-        encoder = first_encoder(plan, self.spec, weights=weights)
+        encoder = first_encoder(plan, self.spec, weights=weights, words=self.dataset.words)
         frozen = run.encoder_mode == "frozen"
         return Pooled(encoder, self.dataset.outputs, run.hidden, pool=plan.task_options.pool, frozen=frozen)
 

@@ -41,7 +41,7 @@ class SequenceTask(Task):
     def make_model(self, plan: FitPlan, *, weights: bool) -> SequenceModel:
         run, data = plan.run, self.dataset
         torch.manual_seed(run.seed)
-        encoder = first_encoder(plan, self.spec, weights=weights)
+        encoder = first_encoder(plan, self.spec, weights=weights, words=self.dataset.words)
         frozen = run.encoder_mode == "frozen"
         answers = self.train.answers() if data.draw is None else None
         return SequenceModel(

@@ -20,13 +20,13 @@ from . import word_figures
 from .epochs import Trainer
 from .fit_encoder import first_encoder, takes_weights
 from .fit_plan import FitPlan
+from .known_words import VOCABULARY_FILE
 from .task import Judged, SplitName, Task, TaskModel, refuse_image_settings
 from .task_options import Word2VecOptions
 from .word_batches import WordBatches
 from .word_model import WordModel, WordTrainer
 from .word_vectors import accuracy, answer_sections, neighbours
 
-VOCABULARY_FILE = "vocabulary.json"  # beside the encoder in its bundle
 NEIGHBOURS = 6  # of a word, in the table
 
 

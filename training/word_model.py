@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ..agents.parts.compute import Compute
 from ..encoders.base import Encoder
-from ..envs.errors import SpecError
 from .epochs import TOTAL, Batch, Trainer
+from .known_words import find_table
 from .optimise import Optimiser, Schedule, rate_factor
 from .task import TaskModel
 from .task_options import Word2VecOptions
@@ -104,17 +104,6 @@ class WordModel(TaskModel):
             return _Rows(inputs, targets, noise, vectors, None)
         shifts = self.shift + self.bias
         return _Rows(inputs, targets, noise, vectors, Shift(shifts[targets], shifts[noise]))
-
-
-def find_table(encoder: Encoder, words: int) -> nn.Embedding:
-    """The learned vectors of tokens inside `encoder`. Raises SpecError where there is none of so many words, or two."""
-    tables = [part for part in encoder.modules() if isinstance(part, nn.Embedding) and part.num_embeddings == words]
-    if len(tables) != 1:
-        raise SpecError(
-            f"word2vec learns an encoder's vectors of words, and this one has {len(tables) or 'none'}; take --encoder "
-            "embedding, or give a memory some by --encoder.embedding 128"
-        )
-    return tables[0]
 
 
 class WordTrainer(Trainer):
