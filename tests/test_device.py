@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import saccade
 import torch
+from saccade.encoders import make_encoder
 from saccade.envs.errors import UserError
 from saccade.envs.spec import ObservationSpec
 from saccade.training import device
@@ -26,10 +27,11 @@ def _threads():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("amx", [True, False])
-def test_bfloat16_is_for_images_on_processors_that_multiply_it(monkeypatch, amx):
+@pytest.mark.parametrize(("amx", "avx"), [(True, False), (False, True), (True, True), (False, False)])
+def test_bfloat16_is_for_images_on_processors_that_multiply_it(monkeypatch, amx, avx):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    assert device.choose(IMAGE, device="cpu").bfloat16 is amx
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
+    assert device.choose(IMAGE, device="cpu").bfloat16 is (amx or avx)
     assert device.choose(VECTOR, device="cpu").bfloat16 is False
     assert device.choose(VECTOR, device="cpu", precision="bfloat16").bfloat16 is True
     assert device.choose(IMAGE, device="cpu", precision="float32").bfloat16 is False
@@ -143,10 +145,12 @@ def test_glibc_keeps_what_is_freed():
 @pytest.mark.parametrize("amx", [True, False])
 def test_dense_nets_round_inside_their_products(monkeypatch, amx):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     dense, convolutional = torch.nn.Sequential(torch.nn.Linear(3, 2)), torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1))
     try:
         chosen = device.choose(IMAGE, device="cpu", threads=1)
-        assert device.settle(chosen, convolutional) == chosen
+        for net in (convolutional, make_encoder("dnc", VECTOR), make_encoder("ntm", VECTOR)):
+            assert device.settle(chosen, net) == chosen
         assert torch.get_float32_matmul_precision() == "highest"
         settled = device.settle(chosen, dense)
         assert (settled.bfloat16, settled.rounded_products) == (False, amx)
