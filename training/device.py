@@ -154,8 +154,8 @@ def _device(name: str) -> torch.device:
 
 
 def _fast_bfloat16(device: torch.device) -> bool:
-    """Whether matrices of bfloat16 are multiplied in hardware: AMX tiles or AVX-512's products of pairs, or tensor cores
-    since Ampere. On a Zen 5 processor the second does four times as many products a second as float32."""
+    """Whether matrices of bfloat16 are multiplied in hardware: by AMX tiles, AVX-512's products of pairs (on a Zen 5
+    processor four times as many products a second as in float32), or tensor cores since Ampere."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     return device.type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
