@@ -118,7 +118,7 @@ def _memory_recipes() -> dict[tuple[str, str], Recipe]:
     ntm, dnc = {**net, "slots": 128, "width": 20}, {**net, "slots": 64, "width": 16}
     small = {"slots": 10, "width": 12, "hidden": 64, "controller": "feedforward"}  # as in the figure of the paper
     recipes = {
-        ("copy", "ntm"): Recipe({**run, "epochs": 16}, encoder_config=ntm),
+        ("copy", "ntm"): Recipe({**run, "epochs": 16, "learning_rate": 5e-4}, encoder_config=ntm),
         ("copy", "dnc"): Recipe({**run, "epochs": 16}, encoder_config={**dnc, "slots": 128}),
         ("copy-slots", "dnc"): Recipe(
             {**run, "batch_size": 32, "epochs": 80, "beta2": 0.999, "max_gradient_norm": 10.0, "patience": 0},
