@@ -22,6 +22,7 @@ from ..envs.errors import SpecError, UserError
 from .epochs import Trainer
 from .fit_encoder import first_encoder
 from .fit_plan import FitPlan
+from .next_token import mean_nats
 from .task import Judged, SplitName, Task, TaskModel, plain_trainer, refuse_image_settings
 from .task_options import LanguageOptions
 
@@ -96,10 +97,15 @@ class LanguageModel(TaskModel):
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """Tokens int64 `[B, L]` and a state, () for the initial one, to logits `[B, L, tokens]` and the next state."""
+        features, state = self.read(x, state)
+        return self.head(features), state
+
+    def read(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        """As `forward`, to what the logits are made of, `[B, L, width]`."""
         with self.gradients_reach_encoder():
             state = state or self.encoder.initial_state(len(x))
             features, state = self.encoder(Inputs(x.t()), state)
-        return self.head(self.project(self.dropout(features.flatten(2)))).transpose(0, 1), state
+        return self.project(self.dropout(features.flatten(2))).transpose(0, 1), state
 
 
 class LanguageTask(Task):
@@ -134,9 +140,10 @@ class LanguageTask(Task):
         batches = StreamBatches(self.corpus.train, run.batch_size, options.steps, compute.device)
 
         def loss(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-            logits, state = model(batch["x"], _begun_anew(batches.state, model.encoder, options.restart))
+            features, state = model.read(batch["x"], _begun_anew(batches.state, model.encoder, options.restart))
             batches.state = tuple(leaf.detach() for leaf in state)
-            return {"cross_entropy": _nats(logits, batch["target"])}
+            told = model.head.weight, model.head.bias, batch["target"].flatten()
+            return {"cross_entropy": mean_nats(features.flatten(0, 1), *told)}
 
         return plain_trainer(plan, model, loss, batches, compute)
 
