@@ -2,7 +2,7 @@
 
 A float32 table of logits is 64 MB for 1,600 steps and 10,000 words, and the plain layer reads or writes such a table
 about ten times an update. Here some rows at a time are turned into their share of the loss and of the gradients while
-they lie in the cache; what an update of a language model takes in all falls by a third.
+they lie in the cache; a whole update of a two-layer LSTM of 512 units takes a quarter less time.
 """
 
 from __future__ import annotations
