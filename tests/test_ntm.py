@@ -56,6 +56,17 @@ def test_steps_are_those_of_the_equations(controller: str, heads: tuple[int, int
                     np.testing.assert_allclose(value, theirs[row][name], rtol=1e-9, atol=1e-12, err_msg=name)
 
 
+@pytest.mark.parametrize(("slots", "reach"), [(7, 3), (3, 2), (2, 5), (1, 1)])
+def test_a_shift_is_a_circular_convolution_however_far(slots: int, reach: int):
+    torch.manual_seed(0)
+    weights, shifts = torch.rand(2, 3, slots), torch.rand(2, 3, 2 * reach + 1)
+    expected = torch.zeros(2, 3, slots)
+    for place in range(slots):
+        for number in range(2 * reach + 1):
+            expected[:, :, (place + number - reach) % slots] += weights[:, :, place] * shifts[:, :, number]
+    torch.testing.assert_close(addressing.shift(weights, shifts), expected)
+
+
 def test_a_shift_moves_round_the_circle():
     weights = torch.eye(5)[None, [0, 4]]
     on = torch.tensor([0.0, 0.0, 1.0]).expand(1, 2, 3)

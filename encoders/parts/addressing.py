@@ -128,8 +128,13 @@ def shift(weights: Tensor, shifts: Tensor) -> Tensor:
         weights: `[B, R, N]`.
         shifts: `[B, R, 2S + 1]`, for shifts of -S, ..., 0, ..., S slots; more than N of them wrap round.
     """
-    reach = shifts.shape[2] // 2
-    moved = [
-        weights.roll(step, 2) * share for step, share in zip(range(-reach, reach + 1), shifts.split(1, 2), strict=True)
-    ]
-    return torch.stack(moved).sum(0)
+    slots, reach = weights.shape[2], shifts.shape[2] // 2
+    if not reach:
+        return weights * shifts
+    round_ = weights if reach <= slots else weights.repeat(1, 1, -(-reach // slots))
+    wide = torch.cat([round_[:, :, round_.shape[2] - reach :], weights, round_[:, :, :reach]], 2)
+    moved = wide[:, :, :slots] * shifts[:, :, 2 * reach :]  # from the left, by `reach`
+    for step in range(1, 2 * reach + 1):
+        at = 2 * reach - step
+        moved = torch.addcmul(moved, wide[:, :, step : step + slots], shifts[:, :, at : at + 1])
+    return moved
