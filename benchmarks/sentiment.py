@@ -50,7 +50,7 @@ GROUPS["autoencoder"] = FitGroup(
 )
 
 VECTORS = "word-vectors"
-WORD2VEC = words("word2vec --encoder embedding --epochs 3 --task.vocabulary 30000 --validate-interval 3")
+WORD2VEC = words("word2vec --encoder embedding --epochs 2 --task.vocabulary 30000 --validate-interval 2")
 READING = words(
     "--memory lstm --memory.hidden 128 --memory.bidirectional --memory.input-dropout 0.5 --memory.output-dropout 0.5 "
     "--memory.locked-dropout --task.pool max --epochs 5 --batch-size 50 --learning-rate 2e-3 --schedule linear "
@@ -140,7 +140,7 @@ def _notes() -> list[str]:
         "500,000 rows (Joulin et al. 2017). The dense nets read which of the 10,000 most frequent words are in the "
         "whole review; the autoencoder was trained before on the training reviews and 50,000 without labels, half of "
         "the words left out each time.",
-        "The word vectors are word2vec's (skip-gram, 3 epochs), of the text of all 100,000 reviews, also that of the "
+        "The word vectors are word2vec's (skip-gram, 2 epochs), of the text of all 100,000 reviews, also that of the "
         "test reviews, without any label; a BiLSTM reads them, and they are fine-tuned.",
         "The last weights are judged; nothing is chosen by the test set. Seconds are those of updates on one thread.",
     ]

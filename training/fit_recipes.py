@@ -132,7 +132,7 @@ def _memory_recipes() -> dict[tuple[str, str], Recipe]:
             task_options={"row_steps": 128},
         ),
         ("babi", "lstm"): Recipe(
-            {"batch_size": 32, "epochs": 20, "learning_rate": 1e-3, "max_gradient_norm": 10.0, "schedule": "linear"},
+            {"batch_size": 32, "epochs": 12, "learning_rate": 2e-3, "max_gradient_norm": 10.0, "schedule": "linear"},
             encoder_config={"hidden": 256, "embedding": 64},
             task_options={"row_steps": 128},
         ),
