@@ -37,7 +37,7 @@ from .parts.learners import (
     words,
 )
 from .parts.plan import BenchOptions, Outcome, Run
-from .parts.processes import execute, finished
+from .parts.processes import and_finished, execute
 from .parts.report import Report, Table, runs_json
 from .parts.runner import places, processors
 
@@ -106,9 +106,7 @@ def measure(options: BenchOptions) -> Report:
     def run(runs: Sequence[Run]) -> list[Outcome]:
         """Those that `--only` names, and of the others what earlier calls finished."""
         asked = [one for one in runs if not options.only or one.group.removesuffix("-tuned") in options.only]
-        done = {one.run.name: one for one in execute(asked, where, jobs=options.jobs, threads=threads)}
-        found = [done.get(one.name) or finished(one, where / one.name) for one in runs]
-        return [one for one in found if one is not None]
+        return and_finished(execute(asked, where, jobs=options.jobs, threads=threads), runs, where)
 
     learned = run(pretraining(LEARNERS, options, SEEDS))
     tuned = run([_fine_tuning(one, where) for one in learned if one.run.group in FINE_TUNED and one.result])

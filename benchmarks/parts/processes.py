@@ -139,6 +139,13 @@ def finished(run: Run, folder: Path) -> Outcome | None:
     return None if result is None else Outcome(run, folder, result, "")
 
 
+def and_finished(done: Sequence[Outcome], known: Sequence[Run], folder: Path) -> list[Outcome]:
+    """What became of `known`, in their order: those just `done`, and of the others what earlier calls finished."""
+    just = {outcome.run.name: outcome for outcome in done}
+    found = [just.get(run.name) or finished(run, folder / run.name) for run in known]
+    return [outcome for outcome in found if outcome is not None]
+
+
 def _arguments(folder: Path) -> list[str] | None:
     """Those that the run in `folder` was begun with."""
     note = _note(folder)

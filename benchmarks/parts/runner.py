@@ -139,12 +139,10 @@ def _run_all(name: str, module: ModuleType, options: BenchOptions, where: Places
     place = f"{options.jobs} at once" if options.cluster is None else f"on the Ray cluster {options.cluster}"
     console.print(f"{len(runs)} runs, {place}, in {where.runs}", markup=False, highlight=False)
     try:
-        done = {outcome.run.name: outcome for outcome in execute(runs)}
+        return processes.and_finished(execute(runs), known, where.runs)
     except KeyboardInterrupt:
         console.print("stopped; what is done is kept. To go on, type the same command again", markup=False)
         raise
-    outcomes = [done.get(run.name) or processes.finished(run, where.runs / run.name) for run in known]
-    return [outcome for outcome in outcomes if outcome is not None]
 
 
 def _check_choice(name: str, module: ModuleType, options: BenchOptions) -> None:
