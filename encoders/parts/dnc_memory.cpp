@@ -174,27 +174,32 @@ static void allocate_gradient(const Real* usage, const Tape<Real>& tape, const R
   }
 }
 
+// Returns the sum that the weights were divided by, before its floor
 template <typename Real>
-static void sharpen(const Real* from, Real power, Real* to, int64_t slots) {
+static Real sharpen(const Real* from, Real power, Real* to, int64_t slots) {
   const Real most = std::max(*std::max_element(from, from + slots), Real(LINKED));
   Real sum = 0;
   for (int64_t i = 0; i < slots; i++) sum += to[i] = std::pow(from[i] / most, power);
-  sum = std::max(sum, Real(1e-3));
-  for (int64_t i = 0; i < slots; i++) to[i] /= sum;
+  const Real divisor = std::max(sum, Real(1e-3));
+  for (int64_t i = 0; i < slots; i++) to[i] /= divisor;
+  return sum;
 }
 
-// `d`, the gradient by the sharpened weights `to`, becomes that by the weights `from`; returns that by the power
+// `d`, the gradient by the sharpened weights `to` (divided by `sum`), becomes that by the weights `from`; returns that by
+// the power
 template <typename Real>
-static Real sharpen_gradient(const Real* from, Real power, const Real* to, Real* d, int64_t slots) {
+static Real sharpen_gradient(const Real* from, Real power, const Real* to, Real sum, Real* d, int64_t slots) {
   const Real most = std::max(*std::max_element(from, from + slots), Real(LINKED));
-  Real sum = 0, by_power = 0;
-  for (int64_t i = 0; i < slots; i++) sum += std::pow(from[i] / most, power);
-  const Real mean = sum > Real(1e-3) ? dot(to, d, slots) : Real(0);
-  sum = std::max(sum, Real(1e-3));
+  const Real mean = sum > Real(1e-3) ? dot(to, d, slots) : Real(0), divisor = std::max(sum, Real(1e-3));
+  Real by_power = 0;
   for (int64_t i = 0; i < slots; i++) {
-    const Real base = from[i] / most, slope = (d[i] - mean) / sum;
-    if (base > 0) by_power += slope * std::pow(base, power) * std::log(base);
-    d[i] = slope * power * std::pow(base, power - 1) / most;
+    const Real slope = (d[i] - mean) / divisor, powered = to[i] * divisor;  // (from / most) ** power
+    if (from[i] > 0) {
+      by_power += slope * powered * std::log(from[i] / most);
+      d[i] = slope * power * powered / from[i];
+    } else {
+      d[i] = power > 1 ? Real(0) : slope / most;
+    }
   }
   return by_power;
 }

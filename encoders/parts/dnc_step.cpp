@@ -79,8 +79,9 @@ static void memory_gradient(const Layout& at, const Real* vector, const State<Re
       add_to(d_memory + i * w, read[i], d_vectors + h * w, w);
     }
     const Real *backward = tape.backward + h * n, *forward = tape.forward + h * n, *powers = y + at.powers + 2 * h;
+    Real sums[2];
     if (at.sharp) {
-      sharpen(backward, powers[0], rest, n), sharpen(forward, powers[1], rest + n, n);
+      sums[0] = sharpen(backward, powers[0], rest, n), sums[1] = sharpen(forward, powers[1], rest + n, n);
       backward = rest, forward = rest + n;
     }
     d_mode[0] = dot(d_part, backward, n), d_mode[1] = dot(d_part, content, n), d_mode[2] = dot(d_part, forward, n);
@@ -89,8 +90,8 @@ static void memory_gradient(const Layout& at, const Real* vector, const State<Re
       d_part[i] *= mode[1];
     }
     if (at.sharp) {
-      d[at.powers + 2 * h] = sharpen_gradient(tape.backward + h * n, powers[0], backward, by_backward, n);
-      d[at.powers + 2 * h + 1] = sharpen_gradient(tape.forward + h * n, powers[1], forward, by_forward, n);
+      d[at.powers + 2 * h] = sharpen_gradient(tape.backward + h * n, powers[0], backward, sums[0], by_backward, n);
+      d[at.powers + 2 * h + 1] = sharpen_gradient(tape.forward + h * n, powers[1], forward, sums[1], by_forward, n);
     }
     look_up_gradient(now.memory, y + at.keys + h * w, y[at.strengths + h], at.masked ? y + at.masks + h * w : nullptr,
                      tape.inverses + h * n, tape.likenesses + h * n, content, d_part, d_memory, d + at.keys + h * w,
