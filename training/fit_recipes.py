@@ -110,15 +110,17 @@ def _memory_recipes() -> dict[tuple[str, str], Recipe]:
 
     On generated tasks a feed-forward controller drives the heads: an LSTM learns to hold the vectors itself long before
     it learns to move them. Now and then a gradient is a thousand times as long as usual: unless it is clipped and soon
-    forgotten (beta2), nets break down that made hardly a mistake. The weights of the best epoch are kept.
+    forgotten (beta2), nets break down that made hardly a mistake. They do so now and then all the same, and recover: the
+    weights of the best epoch are kept.
     """
     run: dict[str, Any] = {"batch_size": 16, "epoch_batches": 250, "max_gradient_norm": 1.0}
     run |= {"learning_rate": 1e-3, "beta2": 0.95, "schedule": "linear", "patience": 10}
+    calm = {"beta2": 0.99, "max_gradient_norm": 0.3}  # of the NTM: with these, five of five seeds learn to copy
     net: dict[str, Any] = {"hidden": 100, "controller": "feedforward"}
     ntm, dnc = {**net, "slots": 128, "width": 20}, {**net, "slots": 64, "width": 16}
     small = {"slots": 10, "width": 12, "hidden": 64, "controller": "feedforward"}  # as in the figure of the paper
     recipes = {
-        ("copy", "ntm"): Recipe({**run, "epochs": 16, "learning_rate": 5e-4}, encoder_config=ntm),
+        ("copy", "ntm"): Recipe({**run, **calm, "epochs": 14}, encoder_config=ntm),
         ("copy", "dnc"): Recipe({**run, "epochs": 16}, encoder_config={**dnc, "slots": 128}),
         ("copy-slots", "dnc"): Recipe(
             {**run, "batch_size": 32, "epochs": 80, "beta2": 0.999, "max_gradient_norm": 10.0, "patience": 0},
@@ -146,7 +148,7 @@ def _memory_recipes() -> dict[tuple[str, str], Recipe]:
         recipes[task, "lstm"] = Recipe({**run, "epochs": 40}, encoder_config={"hidden": 256})
     for task in ("associative-recall", "priority-sort", "repeat-copy"):
         heads = {"read_heads": 4, "write_heads": 2} if task == "priority-sort" else {"read_heads": 2}
-        recipes[task, "ntm"] = Recipe({**run, "epochs": 20}, encoder_config={**ntm, **heads})
+        recipes[task, "ntm"] = Recipe({**run, **calm, "epochs": 20}, encoder_config={**ntm, **heads})
         recipes[task, "dnc"] = Recipe({**run, "epochs": 60}, encoder_config={**dnc, "read_heads": 2})
     return recipes
 
