@@ -110,8 +110,8 @@ def _memory_recipes() -> dict[tuple[str, str], Recipe]:
 
     On generated tasks a feed-forward controller drives the heads: an LSTM learns to hold the vectors itself long before
     it learns to move them. Now and then a gradient is a thousand times as long as usual: unless it is clipped and soon
-    forgotten (beta2), nets break down that made hardly a mistake. They do so now and then all the same, and recover: the
-    weights of the best epoch are kept.
+    forgotten (beta2), nets break down that made hardly a mistake. They do so now and then all the same, and recover:
+    the weights of the best epoch are kept.
     """
     run: dict[str, Any] = {"batch_size": 16, "epoch_batches": 250, "max_gradient_norm": 1.0}
     run |= {"learning_rate": 1e-3, "beta2": 0.95, "schedule": "linear", "patience": 10}
@@ -134,7 +134,7 @@ def _memory_recipes() -> dict[tuple[str, str], Recipe]:
             task_options={"row_steps": 128},
         ),
         ("babi", "lstm"): Recipe(
-            {"batch_size": 32, "epochs": 12, "learning_rate": 2e-3, "max_gradient_norm": 10.0, "schedule": "linear"},
+            {"batch_size": 32, "epochs": 8, "learning_rate": 2e-3, "max_gradient_norm": 10.0, "schedule": "linear"},
             encoder_config={"hidden": 256, "embedding": 64},
             task_options={"row_steps": 128},
         ),
