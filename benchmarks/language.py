@@ -55,9 +55,10 @@ def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
 
 def curves_figure(outcomes: Sequence[Outcome]) -> Figure:
     """Validation perplexity against minutes."""
-    figure = Figure(figsize=(7.5, 4), layout="constrained")
-    panels = figure.subplots(1, len(GROUPS), squeeze=False)[0]
-    for axes, (name, done) in zip(panels, by_group(outcomes).items(), strict=False):
+    groups = {name: done for name, done in by_group(outcomes).items() if done}
+    figure = Figure(figsize=(max(4 * len(groups), 5), 4), layout="constrained")
+    panels = figure.subplots(1, max(len(groups), 1), squeeze=False)[0]
+    for axes, (name, done) in zip(panels, groups.items(), strict=False):
         for outcome in done:
             records = [r for r in read_lines(outcome.folder / "metrics.jsonl") if "validation/perplexity" in r]
             minutes = [r["seconds"] / 60 for r in records]
