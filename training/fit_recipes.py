@@ -108,10 +108,10 @@ RECIPES: dict[tuple[str, str], Recipe] = {
 def _memory_recipes() -> dict[tuple[str, str], Recipe]:
     """Neural Turing machine and DNC on the generated tasks, and on bAbI.
 
-    On most generated tasks a feed-forward controller drives the heads: an LSTM learns to hold the vectors itself long before
-    it learns to move them. Now and then a gradient is a thousand times as long as usual: unless it is clipped and soon
-    forgotten (beta2), nets break down that made hardly a mistake. They do so now and then all the same, and recover:
-    the weights of the best epoch are kept.
+    On most generated tasks a feed-forward controller drives the heads: an LSTM learns to hold the vectors itself long
+    before it learns to move them. Now and then a gradient is a thousand times as long as usual: unless it is clipped
+    and soon forgotten (beta2), nets break down that made hardly a mistake. They do so now and then all the same, and
+    recover: the weights of the best epoch are kept.
     """
     run: dict[str, Any] = {"batch_size": 16, "epoch_batches": 250, "max_gradient_norm": 1.0}
     run |= {"learning_rate": 1e-3, "beta2": 0.95, "schedule": "linear", "patience": 10}
