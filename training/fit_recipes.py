@@ -152,7 +152,9 @@ def _memory_recipes() -> dict[tuple[str, str], Recipe]:
         recipes[task, "dnc"] = Recipe({**run, "epochs": 60}, encoder_config={**dnc, "read_heads": 2})
     # an item is known by its three vectors together, which a controller without a state of its own cannot ask for
     recall = {**dnc, "read_heads": 2, "hidden": 64, "controller": "lstm"}
-    recipes["associative-recall", "dnc"] = Recipe({**run, **calm, "epochs": 48}, encoder_config=recall)
+    recipes["associative-recall", "dnc"] = Recipe(
+        {**run, **calm, "epochs": 48, "schedule": "constant"}, encoder_config=recall
+    )
     return recipes
 
 
