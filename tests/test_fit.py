@@ -17,6 +17,7 @@ from saccade.encoders import find_encoder
 from saccade.encoders.parts.augment_images import Augmentation
 from saccade.envs.errors import UserError
 from saccade.envs.spec import ObservationSpec
+from saccade.training import checkpoint
 from saccade.training import fit as fitting
 from saccade.training.bundle import load_bundle, save_bundle
 from saccade.training.classifier import Average, Classifier, few_labels, interval, judge, views_of
@@ -326,6 +327,7 @@ def test_the_interval_is_wilsons(hits: int, count: int, low: float, high: float)
 
 def test_patience_keeps_the_best(tmp_path: Path):
     result = fitting.fit(plan_of("flat", epochs=40, patience=2, learning_rate=0.3), tmp_path / "run", [])
+    assert checkpoint.latest(tmp_path / "run" / "checkpoint") is not None
     errors = [line["validation/error"] for line in metrics(tmp_path / "run")]
     assert len(errors) < 40
     assert result["validation"]["error"] == min(errors)

@@ -147,7 +147,8 @@ def _train(going: _Run, screens: list[Tracker] | None, resume_step: int | None) 
                     shown_at = now
                     for tracker in screens:
                         tracker.log(going.examples, going.seconds, {})
-                if stop or now - saved_at > run.save_interval_seconds or trainer.updates == trainer.total_updates:
+                is_over = trainer.updates == trainer.total_updates or going.best.is_over
+                if stop or is_over or now - saved_at > run.save_interval_seconds:
                     save(going)
                     saved_at = now
                 if stop:

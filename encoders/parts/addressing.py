@@ -12,6 +12,7 @@ from torch import Tensor
 
 NORM_FLOOR = 1e-6  # added to squared lengths, so that empty slots and keys have a gradient
 USAGE_FLOOR = 1e-6  # products of usages stay positive
+USAGE_RANKS = 65536  # usages are put in order in steps of 1 / this
 LINK_FLOOR = 1e-6  # distributions whose largest weight is smaller fade out instead of being normalised
 
 
@@ -78,10 +79,11 @@ def allocation(usage: Tensor) -> Tensor:
     """How much each slot is to be written as a new one, `[B, N]` (DNC eq. 1): `1 - usage` times the product of the
     usages of all slots that are less used, which leaves the slot's own out.
 
-    The product is the exponential of a sum of logarithms, whose gradient needs no special case for zeros.
+    The product is the exponential of a sum of logarithms, whose gradient needs no special case for zeros. Slots that
+    nothing tells apart have usages that differ by rounding alone; of such the first is taken, on whatever processor.
     """
-    usage = USAGE_FLOOR + (1 - USAGE_FLOOR) * usage
-    ascending, order = torch.sort(usage, dim=1, stable=True)
+    order = (usage.detach() * USAGE_RANKS).round().argsort(dim=1, stable=True)
+    ascending = (USAGE_FLOOR + (1 - USAGE_FLOOR) * usage).gather(1, order)
     logarithms = ascending.log()
     before = (logarithms.cumsum(1) - logarithms).exp()
     return torch.zeros_like(usage).scatter(1, order, (1 - ascending) * before)

@@ -1,7 +1,7 @@
 // The parts of one step of the DNC's memory, and of its gradient, loop by loop: `addressing` and `DNC.parse` in Python.
 //
 // A row of the batch at a time. What the gradient needs and what is not the links is left on a tape. NORM_FLOOR,
-// USAGE_FLOOR and LINK_FLOOR are those of `addressing`. Follows dnc_links.cpp.
+// USAGE_FLOOR, USAGE_RANKS and LINK_FLOOR are those of `addressing`. Follows dnc_links.cpp.
 
 #include <algorithm>
 #include <cmath>
@@ -151,8 +151,10 @@ static void look_up_gradient(const Real* memory, const Real* key, Real strength,
 template <typename Real>
 static void allocate(const Real* usage, const Tape<Real>& tape, int64_t slots) {
   std::vector<int64_t> order(slots);
+  std::vector<Real> rank(slots);
+  for (int64_t i = 0; i < slots; i++) rank[i] = std::nearbyint(usage[i] * Real(USAGE_RANKS));
   std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return usage[a] < usage[b]; });
+  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return rank[a] < rank[b]; });
   Real product = 1;
   for (int64_t j = 0; j < slots; j++) {
     const int64_t slot = order[j];

@@ -16,8 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from . import addressing, native
 
-_FLOORS = ("NORM_FLOOR", "USAGE_FLOOR", "LINK_FLOOR")
-_DEFINED = "".join(f"#define {name} {getattr(addressing, name)}\n" for name in _FLOORS)
+_CONSTANTS = ("NORM_FLOOR", "USAGE_FLOOR", "USAGE_RANKS", "LINK_FLOOR")
+_DEFINED = "".join(f"#define {name} {getattr(addressing, name)}\n" for name in _CONSTANTS)
 SOURCE = _DEFINED + native.read("dnc_links.cpp", "dnc_memory.cpp", "dnc_step.cpp")
 
 
