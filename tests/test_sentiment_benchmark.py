@@ -24,6 +24,7 @@ from saccade.training.fit_arguments import parse_fit
 from saccade.training.fit_plan import check
 from saccade.training.review_task import Pooled, pooled
 from saccade.training.sequence_model import answer
+from saccade.training.tasks import find_task
 from test_data_imdb import write_imdb
 from test_data_text import write
 from torch import Tensor
@@ -179,6 +180,13 @@ def test_word_vectors_are_learned_first_and_then_read_by_a_memory(tmp_path: Path
     assert main([*read.arguments[1:], *words, "--memory.hidden", "8", "--out", str(tmp_path / "run")]) == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert (result["encoder"], result["memory"], result["encoder_mode"]) == ("embedding", "lstm", "finetune")
+    place = read.arguments.index("--encoder") + 1
+    firsts = []
+    for word in (read.arguments[place], str(folder)):  # the bundle itself, or the run that holds it
+        plan = parse_fit("imdb", ["--encoder", word, *read.arguments[place + 1 :]]).plan
+        task = find_task(plan)
+        firsts.append(list(task.make_model(plan, weights=True).encoder.parameters()))
+    torch.testing.assert_close(*firsts)
     assert result["test"]["accuracy"] > 0.95
 
 

@@ -122,7 +122,7 @@ def load_bundle(directory: Path | str, user_encoder: str | None = None) -> Bundl
         UserError: no bundle there, or it is damaged, foreign, of a newer format, or of a user's encoder that was not
             named.
     """
-    given, directory = Path(directory), _find(Path(directory))
+    given, directory = Path(directory), locate(Path(directory))
     try:
         description = _describe(directory)
         weights = _weights(directory, description)
@@ -140,14 +140,16 @@ def load_bundle(directory: Path | str, user_encoder: str | None = None) -> Bundl
 
 def read_card(directory: Path | str) -> dict[str, Any]:
     """The card alone, without its weights. Raises UserError as `load_bundle`."""
-    return _describe(_find(Path(directory))).card
+    return _describe(locate(Path(directory))).card
 
 
 def _places(directory: Path) -> tuple[Path, Path]:
     return directory, directory / FOLDER
 
 
-def _find(directory: Path) -> Path:
+def locate(directory: Path | str) -> Path:
+    """The folder of the bundle itself: `directory`, or `bundle/` inside it. Raises UserError where there is none."""
+    directory = Path(directory)
     for path in _places(directory):
         if (path / DESCRIPTION_FILE).is_file():
             return path

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..encoders import make_encoder, with_memory
 from ..encoders.base import Encoder
 from ..envs.errors import SpecError, UserError
 from ..envs.spec import ObservationSpec
-from .bundle import load_bundle
+from .bundle import load_bundle, locate
 from .fit_plan import FitPlan
 from .known_words import VOCABULARY_FILE, take_words
 
@@ -45,7 +44,7 @@ def _take_weights(encoder: Encoder, plan: FitPlan, spec: ObservationSpec, words:
     """
     assert plan.bundle is not None
     trained = load_bundle(plan.bundle)
-    folder = Path(plan.bundle)
+    folder = locate(plan.bundle)
     has_words = bool(words) and (folder / VOCABULARY_FILE).exists()
     if not has_words and (trained.spec.shape, trained.spec.dtype, trained.spec.vocabulary) != (
         spec.shape,
