@@ -176,7 +176,7 @@ def _language_recipes() -> dict[tuple[str, str], Recipe]:
     recipes = {}
     for encoder in ("lstm", "gru"):
         recipes["penn", encoder] = Recipe(
-            {"epochs": 40, "batch_size": 32, "learning_rate": 2e-3, "schedule": "cosine", "max_gradient_norm": 0.5}
+            {"epochs": 30, "batch_size": 32, "learning_rate": 2e-3, "schedule": "cosine", "max_gradient_norm": 0.5}
             | {"weight_decay": 1e-6, "average": 0.99},
             encoder_config={"layers": 2, "hidden": 512, "embedding": 384, "input_dropout": 0.5, "dropout": 0.4}
             | {"locked_dropout": True},
