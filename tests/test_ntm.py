@@ -96,6 +96,7 @@ def test_gradients_of_writing_and_moving():
         return torch.rand(*shape, dtype=torch.float64).requires_grad_()
 
     assert torch.autograd.gradcheck(addressing.shift, (leaf(2, 2, 5), leaf(2, 2, 3)))
+    assert torch.autograd.gradcheck(addressing.shift, (leaf(2, 2, 9), leaf(2, 2, 7)))
     assert torch.autograd.gradcheck(
         addressing.erase_and_add, (leaf(2, 4, 3), leaf(2, 2, 4), leaf(2, 2, 3), leaf(2, 2, 3))
     )

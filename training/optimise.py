@@ -23,6 +23,9 @@ Schedule = Literal["constant", "linear", "cosine", "onecycle"]
 _ONECYCLE_WARMUP = 0.3  # share of the updates (Smith & Topin 2018, arXiv:1708.07120, rise over the first part)
 
 
+_Given = list[dict[str, Any]]  # groups of parameters as torch's optimisers take them
+
+
 class _Clip(NamedTuple):
     """Parameters whose gradients are clipped together."""
 
@@ -62,37 +65,15 @@ class Optimiser:
             SpecError: a group asks for an optimiser other than "sgd" or "adam".
         """
         fused = (compute or Compute()).fused
-        chosen: dict[tuple[float, float], list[nn.Parameter]] = {}  # by rate and decay
-        adam: dict[tuple[float, float], list[nn.Parameter]] = {}
-        plain: dict[tuple[float, float], list[nn.Parameter]] = {}
-        rest: list[nn.Parameter] = []
-        self._clips: list[_Clip] = []
-        for group in groups:
-            if group.optimizer not in (None, "sgd", "adam"):
-                raise SpecError(f"group {group.name!r} asks for optimizer {group.optimizer!r}; there are adam and sgd")
-            parameters = [parameter for parameter in group.parameters if parameter.requires_grad]
-            rate = learning_rate * group.learning_rate_factor
-            kind = {None: chosen, "sgd": plain, "adam": adam}[group.optimizer]
-            for parameter in parameters:
-                decay = weight_decay if parameter.dim() > 1 and group.optimizer is None else 0.0
-                kind.setdefault((rate, decay), []).append(parameter)
-            if group.max_gradient_norm is None:
-                rest += parameters
-            elif parameters:
-                self._clips.append(_Clip(parameters, group.max_gradient_norm))
-        if max_gradient_norm is not None and rest:
-            self._clips.append(_Clip(rest, max_gradient_norm))
-        self._parts: dict[str, torch.optim.Optimizer] = {}
-        adams = {"betas": (0.9, beta2)} if rule in ("adam", "adamw") else {}
-        for name, kinds, make in (
-            ("chosen", chosen, lambda given: _make(rule, [group | adams for group in given], momentum, fused)),
-            ("adam", adam, lambda given: _make("adam", given, momentum, fused)),
-            ("plain", plain, lambda given: _make("sgd", given, 0.0, fused)),
-        ):
-            if kinds:
-                self._parts[name] = make(
-                    [{"params": ps, "lr": rate, "weight_decay": decay} for (rate, decay), ps in kinds.items()]
-                )
+        own = {"betas": (0.9, beta2)} if rule in ("adam", "adamw") else {}
+        makers: dict[str, Callable[[_Given], torch.optim.Optimizer]] = {
+            "chosen": lambda given: _make(rule, [group | own for group in given], momentum, fused),
+            "adam": lambda given: _make("adam", given, momentum, fused),
+            "plain": lambda given: _make("sgd", given, 0.0, fused),
+        }
+        given = _by_rule(groups, learning_rate, weight_decay)
+        self._parts = {name: make(given[name]) for name, make in makers.items() if name in given}
+        self._clips = _clips(groups, max_gradient_norm)
         self._groups = [group for part in self._parts.values() for group in part.param_groups]
         self._rates = [group["lr"] for group in self._groups]
 
@@ -151,7 +132,43 @@ def rate_factor(schedule: Schedule, fraction: float, warmup: float = 0.0) -> flo
     return left if schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
 
 
-def _make(rule: Rule, groups: list[dict[str, Any]], momentum: float, fused: bool) -> torch.optim.Optimizer:
+def _by_rule(groups: Sequence[Group], learning_rate: float, weight_decay: float) -> dict[str, _Given]:
+    """The parameters that learn, by whose rule ("chosen": the user's), in groups of one rate and decay.
+
+    Raises:
+        SpecError: a group asks for an optimiser other than "sgd" or "adam".
+    """
+    names = {None: "chosen", "sgd": "plain", "adam": "adam"}
+    found: dict[str, dict[tuple[float, float], list[nn.Parameter]]] = {}
+    for group in groups:
+        if group.optimizer not in names:
+            raise SpecError(f"group {group.name!r} asks for optimizer {group.optimizer!r}; there are adam and sgd")
+        rate = learning_rate * group.learning_rate_factor
+        for parameter in _learning(group):
+            decay = weight_decay if parameter.dim() > 1 and group.optimizer is None else 0.0
+            found.setdefault(names[group.optimizer], {}).setdefault((rate, decay), []).append(parameter)
+    return {
+        name: [{"params": ps, "lr": rate, "weight_decay": decay} for (rate, decay), ps in alike.items()]
+        for name, alike in found.items()
+    }
+
+
+def _clips(groups: Sequence[Group], max_gradient_norm: float | None) -> list[_Clip]:
+    """Groups with limits of their own, and all others together."""
+    clips = [
+        _Clip(_learning(group), group.max_gradient_norm) for group in groups if group.max_gradient_norm is not None
+    ]
+    if max_gradient_norm is not None:
+        rest = [parameter for group in groups if group.max_gradient_norm is None for parameter in _learning(group)]
+        clips.append(_Clip(rest, max_gradient_norm))
+    return [clip for clip in clips if clip.parameters]
+
+
+def _learning(group: Group) -> list[nn.Parameter]:
+    return [parameter for parameter in group.parameters if parameter.requires_grad]
+
+
+def _make(rule: Rule, groups: _Given, momentum: float, fused: bool) -> torch.optim.Optimizer:
     kernels = {"fused": True} if fused else {"foreach": True}
     rate = groups[0]["lr"]  # every group has its own; torch wants one besides
     if rule == "adam" and fused and not any(group["weight_decay"] for group in groups):

@@ -14,6 +14,7 @@ NORM_FLOOR = 1e-6  # added to squared lengths, so that empty slots and keys have
 USAGE_FLOOR = 1e-6  # products of usages stay positive
 USAGE_RANKS = 65536  # usages are put in order in steps of 1 / this
 LINK_FLOOR = 1e-6  # distributions whose largest weight is smaller fade out instead of being normalised
+_FEW_SHIFTS = 2  # slots to either side; for more of them, Fourier transforms are faster
 
 
 def oneplus(x: Tensor) -> Tensor:
@@ -131,6 +132,8 @@ def shift(weights: Tensor, shifts: Tensor) -> Tensor:
         shifts: `[B, R, 2S + 1]`, for shifts of -S, ..., 0, ..., S slots; more than N of them wrap round.
     """
     slots, reach = weights.shape[2], shifts.shape[2] // 2
+    if reach > _FEW_SHIFTS:
+        return _shift_far(weights, shifts)
     if not reach:
         return weights * shifts
     round_ = weights if reach <= slots else weights.repeat(1, 1, -(-reach // slots))
@@ -140,3 +143,11 @@ def shift(weights: Tensor, shifts: Tensor) -> Tensor:
         at = 2 * reach - step
         moved = torch.addcmul(moved, wide[:, :, step : step + slots], shifts[:, :, at : at + 1])
     return moved
+
+
+def _shift_far(weights: Tensor, shifts: Tensor) -> Tensor:
+    """`shift` through Fourier transforms, whose cost does not depend on S. Rounding must not leave weights below 0."""
+    slots, reach = weights.shape[2], shifts.shape[2] // 2
+    to = torch.arange(-reach, reach + 1, device=weights.device) % slots
+    by = torch.zeros_like(weights).index_add(2, to, shifts)
+    return torch.fft.irfft(torch.fft.rfft(weights) * torch.fft.rfft(by), n=slots).clamp(min=0)
