@@ -7,15 +7,18 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from rollouts import Dense
 from saccade.agents.dqn import DQN, Config, build
 from saccade.agents.parts import q_losses
 from saccade.agents.parts.compute import Compute
 from saccade.agents.parts.exploration import AnnealedEpsilonGreedy, EpsilonGreedy, Greedy, make_exploration
 from saccade.agents.parts.networks import acting_copy, follow, target_copy
+from saccade.agents.parts.optimisers import Optimisers
 from saccade.agents.parts.replay import Batch
 from saccade.agents.parts.schedules import Linear
+from saccade.agents.parts.shared_rmsprop import Flat
 from saccade.encoders import make_encoder
-from saccade.encoders.base import Inputs
+from saccade.encoders.base import FeedForward, Group, Inputs
 from saccade.encoders.mlp import Config as MLPConfig
 from saccade.envs import make_env
 from saccade.envs.errors import SpecError, UserError
@@ -206,6 +209,57 @@ def test_the_acting_copy_shares_tensors_and_stays_in_eval_mode() -> None:
     assert torch.equal(acting[0].weight, network[0].weight)
     assert torch.equal(acting[1].running_mean, network[1].running_mean)
     assert network[1].running_mean.abs().sum() > 0
+
+
+class PlainGradient(FeedForward):
+    """Asks for SGD."""
+
+    def __init__(self, network: torch.nn.Module):
+        super().__init__()
+        self.network = network
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x)
+
+    def parameter_groups(self) -> list[Group]:
+        return [Group("all", list(self.network.parameters()), optimizer="sgd")]
+
+
+def test_weights_that_acting_keeps_cast_follow_every_change() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 2), torch.nn.Flatten(), torch.nn.Linear(12, 4))
+    acting, x = acting_copy(network), torch.randn(5, 2, 3, 3)
+    seen: list[torch.Tensor] = []
+
+    def check(change: str) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.inference_mode():
+                found = acting(x)
+            expected = network(x)
+        assert found.dtype == torch.bfloat16
+        assert torch.equal(found, expected), change
+        assert not any(torch.equal(found, earlier) for earlier in seen), f"{change} changed nothing"
+        seen.append(found.clone())
+        expected.float().square().sum().backward()
+
+    check("as built")
+    parameters = list(network.parameters())
+    rules = {"fused Adam": {}, "Adam": {"compute": Compute(fused=False)}, "RMSProp": {"rmsprop_decay": 0.9}}
+    for rule, options in rules.items():
+        optimisers = Optimisers(parameters, Dense(1, 1), learning_rate=0.1, **options)
+        optimisers.apply()
+        check(rule)
+    optimisers = Optimisers([], PlainGradient(network), learning_rate=0.1)
+    optimisers.apply()
+    check("SGD")
+    network.load_state_dict({name: value + 1 for name, value in network.state_dict().items()})
+    check("loading")
+    flat = Flat([("rmsprop", 0.1, parameters)])
+    flat.values.mul_(0.5)
+    flat.changed()
+    check("a shared vector")
+    network.double()
+    assert torch.equal(acting(x.double()), network(x.double()))  # without autocast as they are
 
 
 def test_clipped_rewards_are_learned_from_but_scores_are_not_clipped() -> None:

@@ -64,6 +64,7 @@ class ActorLearner(Agent):
         """Work on the parameters behind `seat` from now on."""
         self.seat = seat
         seat.take(self.flat.values)
+        self.flat.changed()
 
     def initial_state(self, batch_size: int) -> State:
         return self.learner.initial_state(batch_size)
@@ -91,6 +92,7 @@ class ActorLearner(Agent):
         metrics["gradient_norm"] = norm
         steps, self._brought = self.learner.steps - self._brought, self.learner.steps
         receipt = self.seat.bring(self.flat.gather(), steps, self.flat.values)
+        self.flat.changed()
         self.total_steps, self.is_done = receipt.steps, receipt.is_last
         self._follow_the_encoder()
         return metrics | {"lag": float(receipt.lag)}
@@ -123,6 +125,7 @@ class ActorLearner(Agent):
     def pull(self, steps: int) -> None:
         """Take the shared parameters and statistics, to save them or to act by them; `steps` of all workers so far."""
         self.flat.values.copy_(self.shared.values)
+        self.flat.changed()
         self.learner.steps = self._brought = self.total_steps = steps
 
     def state_dict(self) -> dict[str, Any]:

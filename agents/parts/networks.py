@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .q_losses import dueling
@@ -16,10 +17,40 @@ def acting_copy(module: nn.Module) -> nn.Module:
     """A second handle on `module`'s parameters and buffers, in eval mode for good.
 
     Acting then never switches the training network's mode to and fro, and never changes its buffers. Parameters and
-    buffers are the same tensors, so they must be changed in place.
+    buffers are the same tensors, so they must be changed in place. Weights that autocast would convert at every call
+    are converted once after every change.
     """
     shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-    return copy.deepcopy(module, shared).eval()
+    copied = copy.deepcopy(module, shared).eval()
+    for layer in copied.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d) and type(layer) in (nn.Linear, nn.Conv2d):  # no subclasses
+            layer.forward = _KeptCast(layer)  # type: ignore[assignment]
+    return copied
+
+
+class _KeptCast:
+    """The forward pass of a layer, whose weight in autocast's number format is kept until the weight changes.
+
+    A change is seen by the version that torch counts for every tensor; who writes to a parameter's memory otherwise
+    calls `torch.autograd.graph.increment_version`. Keeps nothing for gradients: use it without them.
+    """
+
+    def __init__(self, layer: nn.Linear | nn.Conv2d):
+        self.layer, self._plain = layer, layer.forward
+        self._seen: tuple[int, int, torch.dtype] | None = None
+        self._kept = layer.weight
+
+    def __call__(self, x: Tensor) -> Tensor:
+        layer, device = self.layer, x.device.type
+        if not torch.is_autocast_enabled(device) or torch.is_grad_enabled():
+            return self._plain(x)
+        weight, dtype = layer.weight, torch.get_autocast_dtype(device)
+        now = weight.data_ptr(), weight._version, dtype
+        if now != self._seen:
+            self._seen, self._kept = now, weight.detach().to(dtype)
+        if isinstance(layer, nn.Linear):
+            return F.linear(x, self._kept, layer.bias)
+        return layer._conv_forward(x, self._kept, layer.bias)
 
 
 def target_copy(module: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:

@@ -81,6 +81,8 @@ class RMSProp(torch.optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 self.state[parameter]["square"] = torch.zeros_like(parameter)
+        # room for sqrt(g + epsilon)
+        self._roots = {p: torch.empty_like(p) for group in self.param_groups for p in group["params"]}
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -92,7 +94,9 @@ class RMSProp(torch.optim.Optimizer):
             squares = [self.state[p]["square"] for p in parameters]
             torch._foreach_mul_(squares, group["decay"])
             torch._foreach_addcmul_(squares, gradients, gradients, 1 - group["decay"])
-            roots = torch._foreach_add(squares, group["epsilon"])
+            roots = [self._roots[p] for p in parameters]
+            for square, root in zip(squares, roots, strict=True):
+                torch.add(square, group["epsilon"], out=root)
             torch._foreach_sqrt_(roots)
             torch._foreach_addcdiv_(parameters, gradients, roots, -group["lr"])
 
@@ -176,6 +180,8 @@ class Optimisers:
         norm = self.clip()
         for optimizer in self._parts.values():  # those without gradients do nothing
             optimizer.lean_step() if isinstance(optimizer, LeanAdam) else optimizer.step()
+        for clip in self._clips:  # fused kernels do not say so themselves
+            torch.autograd.graph.increment_version(clip.parameters)
         return norm
 
     def clip(self) -> Tensor | float:

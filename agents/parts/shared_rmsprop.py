@@ -76,6 +76,10 @@ class Flat:
             pieces.append(Piece(begin, start, rule, rate))
         self.pieces, self._slopes = tuple(pieces), slopes
 
+    def changed(self) -> None:
+        """Say so after `values` were written to: torch counts versions of parameters apart from those of the vector."""
+        torch.autograd.graph.increment_version(self.parameters)
+
     def gather(self) -> Tensor:
         """The gradients that `backward` has left as one vector, 0 where there is none; the next call overwrites it."""
         reached = [
