@@ -7,11 +7,12 @@ rollout's first step was chosen before the update that precedes it, and is learn
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..encoders.base import Encoder
 from ..envs.errors import UserError
@@ -52,7 +53,11 @@ class A2C(RolloutAgent):
     def __init__(self, config: Config, spec: EnvSpec, encoder: Encoder, compute: Compute, seed: int):
         super().__init__(config, spec, encoder, compute, seed)
         decay = config.rmsprop_decay if config.optimizer == "rmsprop" else None
-        self.optimisers = self.make_optimisers(config.optimizer_epsilon, decay)
+        self.optimisers = self.make_optimisers(config.optimizer_epsilon, decay, self.add_heads())
+
+    def add_heads(self) -> Sequence[Iterable[nn.Parameter]]:
+        """A hook: adds to `network` what else it trains; the parameters of each part, which are clipped apart."""
+        return ()
 
     def update(self) -> Metrics:
         rollout = self.finished()

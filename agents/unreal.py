@@ -10,11 +10,12 @@ The last action and reward are the memory's to read: `--memory lstm --memory-rea
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..encoders.base import Encoder, Trajectory
 from ..envs.base import Step
@@ -67,20 +68,22 @@ class Config(a2c.Config):
 class Unreal(a2c.A2C):
     """The losses of `a2c` on each rollout, and those of the tasks on as much replayed experience."""
 
+    config: Config
     replay: Experience
 
     def __init__(self, config: Config, spec: EnvSpec, encoder: Encoder, compute: Compute, seed: int):
         super().__init__(config, spec, encoder, compute, seed)
-        self.tasks = make_tasks(config, spec, self)
-        self.network.add_module("tasks", compute.place(self.tasks))
-        decay = config.rmsprop_decay if config.optimizer == "rmsprop" else None
-        heads = [task.parameters() for task in self.tasks.tasks.values()]
-        self.optimisers = self.make_optimisers(config.optimizer_epsilon, decay, heads)
         self.sequences = config.sequences or spec.num_envs
         state = self.initial_state(1) if config.stored_state == "stored" else ()
         self.replay = Experience(
             config.replay_capacity, spec, config.sequence_length, state, seed=seed, device=compute.device
         )
+
+    def add_heads(self) -> Sequence[Iterable[nn.Parameter]]:
+        """Those of the tasks."""
+        self.tasks = make_tasks(self.config, self.spec, self)
+        self.network.add_module("tasks", self.compute.place(self.tasks))
+        return [task.parameters() for task in self.tasks.tasks.values()]
 
     def observe(self, step: Step) -> None:
         state: tuple[np.ndarray, ...] = ()
