@@ -20,8 +20,8 @@ from ..encoders import make_encoder
 from ..encoders.base import Inputs
 from ..encoders.dnc import DNC
 from ..encoders.ntm import NTM
-from ..training import checkpoint
 from ..training.bundle import Bundle, load_bundle
+from ..training.fit import load_judged
 from ..training.sequence_model import SequenceModel, answer
 from ..training.trackers import read_lines
 from .parts.plan import BenchOptions, Outcome, Run
@@ -151,7 +151,7 @@ def more_slots(outcome: Outcome) -> dict[int, MoreSlots]:
     found = {}
     for factor in MORE_SLOTS:
         model = model_with_slots(load_bundle(outcome.folder), dataset, factor)
-        model.load_state_dict(checkpoint.load(outcome.folder / "checkpoint")["model"])
+        load_judged(outcome.folder, model)
         report = answer(model, dataset.test).report(dataset.test, dataset.groups)
         trained = answer(model, dataset.validation)
         groups = {name: error for name, error in report["groups"].items() if not name.startswith("as trained")}

@@ -23,7 +23,7 @@ from .parts.groups import single_seed_note
 from .parts.intervals import Line, estimate, interval_figure
 from .parts.plan import BenchOptions, Outcome, Run
 from .parts.report import Report, Table, by_group, number, training_curve
-from .parts.runner import places
+from .parts.runner import labelled, places
 
 kind = "DQN from images: scratch, random shift, and seven learners, each frozen, fine-tuned and co-trained"
 takes_env = True
@@ -153,7 +153,7 @@ def _images(size: Size) -> tuple[str, ...]:
 
 def _folder(options: BenchOptions) -> str:
     """Where the runs go, as it is typed here: results then name no directory of this machine."""
-    return os.path.relpath(places("representations", options.out).runs)
+    return os.path.relpath(places(labelled("representations", options.env), options.out).runs)
 
 
 class Measured(NamedTuple):

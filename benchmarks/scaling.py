@@ -19,7 +19,7 @@ from .parts.report import Report, Table, by_group, curve_figure, interquartile_m
 kind = "A3C's steps per second and score with 1, 2 and 4 workers, against A2C in one process with 1 and 2 threads"
 takes_env = True
 
-SEEDS, WORKERS, THREADS = 3, (1, 2, 4), (1, 2)
+ENV, SEEDS, WORKERS, THREADS = "CartPole-v1", 3, (1, 2, 4), (1, 2)
 WORLDS = {"CartPole-v1": (200_000, 8, 100), "ALE/Breakout-v5": (100_000, 16, 10)}  # steps, copies, games to evaluate
 WARM_UP = 0.2  # share of a run that does not count for its speed: workers begin, memory is allocated
 # what both have, whatever presets say
@@ -53,12 +53,12 @@ def groups_of(env: str) -> dict[str, Group]:
 
 def runs(options: BenchOptions) -> list[Run]:
     """Seed by seed, so that all sides share the machine's ups and downs."""
-    return runs_of(groups_of(options.env or "CartPole-v1"), options, SEEDS)
+    return runs_of(groups_of(options.env or ENV), options, SEEDS)
 
 
 def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
     """Speeds, their ratios, the lag of gradients, and scores."""
-    env = options.env or "CartPole-v1"
+    env = options.env or ENV
     groups, done = groups_of(env), by_group(outcomes)
     speed = {name: steady_speed([o.folder for o in found]) for name, found in done.items() if found}
     rows = []
@@ -78,10 +78,9 @@ def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
         "gradient that was computed at them.",
         *single_seed_note(outcomes),
     ]
-    stem = env.split("/")[-1].lower()
-    figures = {f"scaling-{stem}-speed": speed_figure(speed, env)}
+    figures = {"scaling-speed": speed_figure(speed, env)}
     if curves := curves_of(groups, outcomes):
-        figures[f"scaling-{stem}-curves"] = curve_figure(curves, steps, f"{env}, training episodes")
+        figures["scaling-curves"] = curve_figure(curves, steps, f"{env}, training episodes")
     return Report([table], notes, {"env": env, "steps_per_second": speed}, figures)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from ..agents.parts.compute import Compute
-from ..training import checkpoint
+from ..training.fit import load_judged
 from ..training.fit_plan import FitPlan
 from ..training.tasks import find_task
 from ..training.translate_task import TranslateTask, Translator, attention_figure
@@ -76,7 +76,7 @@ def map_of(folder: Path) -> Figure:
     assert isinstance(task, TranslateTask)
     model = task.make_model(plan, weights=False)
     assert isinstance(model, Translator)
-    model.load_state_dict(checkpoint.load(folder / "checkpoint")["model"])
+    load_judged(folder, model)
     return attention_figure(model, task.dataset, SHOWN, Compute())
 
 

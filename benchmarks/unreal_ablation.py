@@ -92,8 +92,7 @@ def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
         "need not add up. With all weights 0 UNREAL is A2C, to the last bit.",
         *single_seed_note(outcomes),
     ]
-    stem = "unreal_ablation-" + env.split("/")[-1].lower()
-    figures = {stem: curve_figure(found, steps, f"{env}, training episodes")} if curves else {}
+    figures = {"unreal_ablation": curve_figure(found, steps, f"{env}, training episodes")} if curves else {}
     return Report([table], notes, {"env": env, "target": target, "groups": data}, figures)
 
 

@@ -110,6 +110,26 @@ def test_a_directory_with_other_settings_is_refused(stand_in, tmp_path):
         execute([Run("a", 0, (stand_in,))] * 2, tmp_path / "other", jobs=1, threads=1)
 
 
+def test_files_bear_the_world_where_it_is_not_the_benchmarks_own():
+    assert runner.labelled("representations", None) == "representations"
+    assert runner.labelled("representations", "pixels/CartPole-v1") == "representations"
+    assert runner.labelled("representations", "ALE/Breakout-v5") == "representations-ale-breakout-v5"
+    assert runner.labelled("memory", "diagnostic/recall-50") == "memory"  # one report of all its worlds
+
+
+def test_a_report_of_several_calls_says_where_each_run_comes_from():
+    def outcome(group: str, commit: str, threads: int) -> Outcome:
+        result = {"commit": commit, "machine": {"processor": "P"}, "threads": threads}
+        return Outcome(Run(group, 0, ()), Path(), result, "")
+
+    one, two, three = outcome("a", "1", 1), outcome("b", "2", 2), outcome("c", "1", 1)
+    assert reports.origins([one, three]) == []
+    assert reports.origins([one, two, three]) == [
+        "Runs of several calls: a-seed0, c-seed0 at `1` on P, 1 thread; b-seed0 at `2` on P, 2 threads"
+    ]
+    assert reports.origins([one, Outcome(Run("d", 0, ()), Path(), None, "failed")]) == []
+
+
 def test_ending_the_runner_lets_its_runs_save(stand_in, tmp_path):
     folder = tmp_path / "runs" / "a-seed0"
 

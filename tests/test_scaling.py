@@ -56,7 +56,7 @@ def test_speeds_and_lags_are_reported(tmp_path: Path):
     assert rows["A3C, 2 workers"][:4] == ("760.0", "1.9", "0.95", "1.50, 4")
     assert rows["A2C, one process, 2 threads"][:4] == ("800.0", "2", "1", "–")
     assert report.data["steps_per_second"]["a3c-4"] == pytest.approx(1000)
-    assert set(report.figures) == {"scaling-cartpole-v1-speed", "scaling-cartpole-v1-curves"}
+    assert set(report.figures) == {"scaling-speed", "scaling-curves"}
 
 
 def test_a_side_whose_runs_all_failed_is_left_out(tmp_path: Path):

@@ -58,7 +58,7 @@ def test_the_ablation_counts_the_steps_to_the_base_agents_final_score(tmp_path: 
     assert rows["A2C + pixel control"][2:4] == ("600 (60%), 2 of 2", "50%")
     assert rows["A2C + reward prediction"][3] == "0%"
     assert rows["A2C + value replay"][0] == "all runs failed"
-    assert list(report.figures) == ["unreal_ablation-5"]
+    assert list(report.figures) == ["unreal_ablation"]
 
 
 def test_steps_to_a_score_that_is_never_reached():

@@ -206,6 +206,23 @@ def save(going: _Run) -> None:
     checkpoint.save(going.directory / "checkpoint", going.examples, state)
 
 
+def load_judged(directory: Path, model: torch.nn.Module) -> None:
+    """Give `model` the weights that the run in `directory` was judged by: averages, its best epoch's, or the last.
+
+    Raises:
+        UserError: no checkpoint, or a damaged one.
+    """
+    state = checkpoint.load(directory / "checkpoint")
+    model.load_state_dict(state["model"])
+    if state["average"] is not None:
+        average = Average(model, decay=0.0)
+        average.load_state_dict(state["average"])
+        average.swap()
+    best = Best(patience=0)
+    best.load_state_dict(state["best"])
+    best.restore(model)
+
+
 def _finish(going: _Run, board: TensorBoard) -> dict[str, Any]:
     """Judge the final weights on the validation set and, for the first and only time, on the test set."""
     plan, run, task, model = going.plan, going.plan.run, going.task, going.model

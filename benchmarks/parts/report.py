@@ -178,6 +178,20 @@ def runs_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return {"groups": groups, "runs": runs}
 
 
+def origins(outcomes: Sequence[Outcome]) -> list[str]:
+    """A note where runs come from several commits or machines: a report holds all that earlier calls finished."""
+    found: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        if outcome.result is not None and "commit" in outcome.result:
+            result = outcome.result
+            processor, threads = result["machine"]["processor"], result["threads"]
+            place = f"`{result['commit']}` on {processor}, {threads} thread{'s' * (threads > 1)}"
+            found.setdefault(place, []).append(outcome.run.name)
+    if len(found) < 2:
+        return []
+    return ["Runs of several calls: " + "; ".join(f"{', '.join(names)} at {place}" for place, names in found.items())]
+
+
 def _save(figure: Figure, path: Path) -> None:
     """As PNG with 256 colours: curves and pages of digits need no more, and take half of the space."""
     buffer = io.BytesIO()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import importlib
 import importlib.metadata
@@ -49,26 +50,32 @@ def run_benchmark(name: str, options: BenchOptions) -> int:
     known = list_benchmarks()
     if name not in known:
         raise UnknownNameError("benchmark", name, known)
-    module, where, console = _load(name), places(name, options.out), Console()
+    module, console = _load(name), Console()
     if options.env is not None and not hasattr(module, "takes_env"):
         raise UserError(f"{name} has a world of its own, or none: leave --env out")
+    label = labelled(name, options.env)
+    where = places(label, options.out)
     console.print(f"[bold]{name}[/]: {module.kind}", highlight=False)
     failed: list[Outcome] = []
     if hasattr(module, "measure"):
         _check_choice(name, module, options)
         report = module.measure(options)
     else:
-        outcomes = _run_all(name, module, options, where, console)
+        # where --env picks one of many worlds, the report still has all that earlier calls finished
+        whole = options if hasattr(module, "ENV") else dataclasses.replace(options, env=None)
+        outcomes = _run_all(name, module, options, module.runs(whole), where, console)
         failed = [outcome for outcome in outcomes if outcome.result is None]
         if len(failed) == len(outcomes):
             raise UserError(f"all runs of {name} failed; the first: {failed[0].error.splitlines()[-2:]}")
-        report = module.report(outcomes, options)
+        report = module.report(outcomes, whole)
         report.data.update(reports.runs_json(outcomes))
+        report.notes.extend(reports.origins(outcomes))
     for table in report.tables:
         table.show(console)
     for note in report.notes:
         console.print(note, markup=False, highlight=False)
-    written = reports.write(name, where.results, report, provenance(name))
+    figures = {stem.replace(name, label, 1): figure for stem, figure in report.figures.items()}
+    written = reports.write(label, where.results, dataclasses.replace(report, figures=figures), provenance(name))
     console.print("written: " + ", ".join(str(path) for path in written), markup=False, highlight=False)
     for outcome in failed:
         console.print(f"FAILED: {outcome.run.name}\n{outcome.error}", markup=False, highlight=False)
@@ -88,8 +95,14 @@ def command_line(name: str) -> None:
         raise SystemExit(130) from None
 
 
+def labelled(name: str, env: str | None) -> str:
+    """What a benchmark's files are called: its name, and the world where `env` is another than its own `ENV`."""
+    return name if env in (None, getattr(_load(name), "ENV", env)) else f"{name}-{env.lower().replace('/', '-')}"
+
+
 def places(name: str, out: Path | None) -> Places:
-    """Where runs and results go: into `out`, else the checkout that this package runs from, else `runs/bench`."""
+    """Where runs and results called `name` go: into `out`, else the checkout that this package runs from, else
+    `runs/bench`."""
     root = Path(__file__).resolve().parents[2]
     if out is not None:
         return Places(out / "runs" / name, out)
@@ -116,8 +129,10 @@ def provenance(name: str) -> dict[str, Any]:
     }
 
 
-def _run_all(name: str, module: ModuleType, options: BenchOptions, where: Places, console: Console) -> list[Outcome]:
-    """What became of the runs that the options choose, and of others of the benchmark that earlier calls finished."""
+def _run_all(
+    name: str, module: ModuleType, options: BenchOptions, known: list[Run], where: Places, console: Console
+) -> list[Outcome]:
+    """What became of the runs that the options choose, and of others of `known` that earlier calls finished."""
     threads = options.threads or processors()
 
     def execute(runs: list[Run]) -> list[Outcome]:
@@ -129,8 +144,7 @@ def _run_all(name: str, module: ModuleType, options: BenchOptions, where: Places
             runs, where.runs, address=options.cluster, threads=options.threads or 1, console=console
         )
 
-    known: list[Run] = module.runs(options)
-    runs = chosen_runs(options.only, known)
+    runs = chosen_runs(options.only, module.runs(options))
     if hasattr(module, "preparations"):
         first = module.preparations(options)
         first = execute(needed(first, runs) if options.only else first)
