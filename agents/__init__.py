@@ -48,4 +48,6 @@ def make_agent(
     agent = entry.build(make_config(entry, "agent", config), spec, encoder, compute or Compute(), seed)
     if not isinstance(agent, Agent):
         raise UserError(f"agent {name!r}: build must return a saccade Agent, not {type(agent).__name__}")
+    if compute is not None and compute.compile and not agent.compiles:
+        raise UserError(f"{name} has nothing that torch would compile: leave --compile out")
     return agent

@@ -45,6 +45,7 @@ class Agent(ABC):
     network: nn.Module  # encoder and heads, all that is trained
     device: str = "cpu"  # where `act` wants its inputs
     replay: Replay | None = None  # checkpoints save its chunks beside the agent's state
+    compiles: bool = False  # whether it heeds `Compute.compile`
 
     @abstractmethod
     def initial_state(self, batch_size: int) -> State:

@@ -55,6 +55,7 @@ class DQN(QAgent):
     """Acts epsilon-greedily; learns from replay."""
 
     config: Config
+    compiles = True
 
     def __init__(self, config: Config, spec: EnvSpec, encoder: Encoder, compute: Compute, seed: int):
         # a hard-updated target may as well keep the rounded weights that autocast would compute with

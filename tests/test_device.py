@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 import saccade
 import torch
+from saccade.agents import make_agent
+from saccade.agents.parts.compute import Compute
 from saccade.encoders import make_encoder
+from saccade.envs import make_env
 from saccade.envs.errors import UserError
 from saccade.envs.spec import ObservationSpec
 from saccade.training import device
@@ -162,3 +165,11 @@ def test_dense_nets_round_inside_their_products(monkeypatch, amx):
         assert torch.get_float32_matmul_precision() == "highest"
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+def test_agents_that_torch_cannot_compile_refuse_to_be():
+    env = make_env("CartPole-v1", 2)
+    encoder = make_encoder("mlp", env.spec.observation)
+    with pytest.raises(UserError, match="a2c has nothing that torch would compile"):
+        make_agent("a2c", env.spec, encoder, compute=Compute(compile=True))
+    assert make_agent("dqn", env.spec, encoder, compute=Compute(compile=True)).compiles

@@ -43,7 +43,7 @@ class RunConfig:
     workers: int = 0  # asynchronous actor-learners, processes with num_envs worlds and one thread each; 0 = none
     cluster: str | None = None  # a Ray cluster for the workers: auto, or its address
     wire: Literal["float32", "bfloat16"] = "float32"  # how gradients and parameters cross the cluster's network
-    compile: bool = False  # torch.compile the update
+    compile: bool = False  # torch.compile the update, of dqn
     save_interval_seconds: float = 300.0  # between checkpoints
     save_replay: bool = True  # keep the replay in checkpoints; without it a resumed run fills it again
     evaluate_episodes: int = 100  # after training, on fresh seeds; 0 = none

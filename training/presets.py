@@ -152,6 +152,13 @@ PRESETS: dict[str, Preset] = {
         agent_config={"learning_rate_decay_steps": 10_000_000, "value_weight": 0.5, "clip_rewards": True},
         run={"num_envs": 16, "steps": 10_000_000, "evaluate_episodes": 30, "evaluate_epsilon": 0.01},
     ),
+    "a3c-atari": Preset(
+        "a3c",
+        "ALE/*",
+        "a2c's, in two processes; not tuned",
+        agent_config={"learning_rate_decay_steps": 10_000_000, "value_weight": 0.5, "clip_rewards": True},
+        run={"workers": 2, "num_envs": 8, "steps": 10_000_000, "evaluate_episodes": 30, "evaluate_epsilon": 0.01},
+    ),
     "ppo-atari": Preset(
         "ppo",
         "ALE/*",

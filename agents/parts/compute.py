@@ -17,7 +17,7 @@ class Compute:
     bfloat16: bool = False  # autocast forward passes to bfloat16; parameters stay float32
     channels_last: bool = False  # convolution weights and images in NHWC order
     fused: bool = True  # fused optimiser kernels
-    compile: bool = False  # torch.compile the update
+    compile: bool = False  # torch.compile the update or the loss
     rounded_products: bool = False  # matrix products round their inputs to bfloat16; all between them is float32
 
     def autocast(self) -> AbstractContextManager[object]:
