@@ -147,9 +147,13 @@ def _memory_recipes() -> dict[tuple[str, str], Recipe]:
     for task in ("copy", "associative-recall", "priority-sort"):  # as both papers compare
         recipes[task, "lstm"] = Recipe({**run, "epochs": 40}, encoder_config={"hidden": 256})
     for task in ("associative-recall", "priority-sort", "repeat-copy"):
-        heads = {"read_heads": 4, "write_heads": 2} if task == "priority-sort" else {"read_heads": 2}
-        recipes[task, "ntm"] = Recipe({**run, **calm, "epochs": 20}, encoder_config={**ntm, **heads})
+        recipes[task, "ntm"] = Recipe({**run, **calm, "epochs": 20}, encoder_config={**ntm, "read_heads": 2})
         recipes[task, "dnc"] = Recipe({**run, "epochs": 60}, encoder_config={**dnc, "read_heads": 2})
+    # vectors are written to places that follow from their priorities, which heads must reach in one step
+    recipes["priority-sort", "ntm"] = Recipe(
+        {**run, **calm, "learning_rate": 2e-3, "epochs": 80},
+        encoder_config={**ntm, "read_heads": 4, "write_heads": 2, "shift": 32},
+    )
     # an item is known by its three vectors together, which a controller without a state of its own cannot ask for
     recall = {**dnc, "read_heads": 2, "hidden": 64, "controller": "lstm"}
     recipes["associative-recall", "dnc"] = Recipe(
