@@ -60,6 +60,21 @@ def test_likelihoods_of_all_states_sum_to_one():
     assert found.exp().sum().item() == pytest.approx(1, abs=1e-12)
 
 
+def test_pseudo_likelihoods_have_the_mean_of_all_conditionals():
+    """Every value is V log p(v_i | the others) of some i, by the probabilities of all states; all i are drawn alike."""
+    model = machine(5, 4, seed=3)
+    x = states(4)[5]
+    probability = (-gibbs.free_energy(model, states(4))).softmax(0)
+    conditional = []
+    for place, value in enumerate((8, 4, 2, 1)):
+        flipped = 5 - value if x[place] else 5 + value
+        conditional.append(4 * math.log(probability[5] / (probability[5] + probability[flipped])))
+    found = likelihood.pseudo_log_likelihood(model, x.expand(8000, -1), torch.Generator().manual_seed(0), rows=3000)
+    counts = [int((found - value).abs().lt(1e-9).sum()) for value in conditional]
+    assert sum(counts) == 8000
+    assert all(abs(count - 2000) < 200 for count in counts)  # five standard deviations
+
+
 def test_annealing_meets_ten_random_machines():
     """Within 0.1 nat each, and every interval of three standard errors holds the truth."""
     for seed in range(10):
