@@ -69,7 +69,7 @@ SEQUENCES: dict[str, tuple[str, Callable[[], SequenceDataset]]] = {  # name -> o
     **{name: (kind, partial(sequential.load, name)) for name, kind in sequential.KINDS.items()},
 }
 _BAGS: dict[str, tuple[str, Callable[[], Dataset]]] = {  # as SEQUENCES
-    name: (kind, partial(review_bags.load, name == "imdb-bags-all")) for name, kind in review_bags.KINDS.items()
+    name: (kind, partial(review_bags.load, name)) for name, kind in review_bags.KINDS.items()
 }
 _GENERATED: dict[str, tuple[str, Callable[[], Dataset]]] = {"letters": (letters.kind, letters.load)}  # as SEQUENCES
 CORPORA: dict[str, tuple[str, Callable[[], Corpus]]] = {  # as SEQUENCES

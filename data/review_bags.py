@@ -1,4 +1,5 @@
-"""IMDB's reviews as bags of words: which of the most frequent words are in a review, with or without the unlabelled."""
+"""IMDB's reviews as bags of words: which of the most frequent words are in a review, or how often; with or without the
+unlabelled."""
 
 from __future__ import annotations
 
@@ -13,29 +14,36 @@ from torch import Tensor
 from ..envs.spec import ObservationSpec
 from . import imdb
 from .base import Dataset, Split
-from .sequences import Sequences
 from .tokens import number, remember
 
 KINDS = {
     "imdb-bags": "IMDB's reviews as bags of 10,000 words: 1 where a word is in it, and whether they liked the film",
     "imdb-bags-all": "the same with the 50,000 unlabelled reviews among those for training, for pretraining",
+    "imdb-counts": "the same with how often each of 2,000 words is in it, for replicated softmax units",
 }
-WORDS = 10_000  # the most frequent of the training reviews; 0 stands for all others
+WORDS = {"imdb-counts": 2_000}  # the most frequent of the training reviews; 0 stands for all others
+MOST_WORDS = 10_000  # of the other kinds
 
 
 @dataclass(frozen=True)
 class Bags(Split):
-    """Texts, whose words `x` (int64 `[S]`) are end to end; `take` gives float32 `[B, words]`, 1 for what is there."""
+    """Texts, whose words `x` (int64 `[S]`) are end to end; `take` gives float32 `[B, words]`: 1 for what is there, or
+    how often it is, and then never anything for word 0."""
 
     start: Tensor  # int64 [N + 1]: where each text begins
     words: int  # of the vocabulary
+    counts: bool = False
 
     def take(self, index: Tensor) -> dict[str, Tensor]:
         begin, length = self.start[index], self.start[index + 1] - self.start[index]
         row = torch.arange(len(index), device=index.device).repeat_interleave(length)
         place = (begin - length.cumsum(0) + length)[row] + torch.arange(len(row), device=index.device)
         x = torch.zeros(len(index), self.words, device=index.device)
-        x[row, self.x[place]] = 1
+        if self.counts:
+            x.index_put_((row, self.x[place]), x.new_ones(()), accumulate=True)
+            x[:, 0] = 0  # rare words together would be a quarter of every text
+        else:
+            x[row, self.x[place]] = 1
         return {"x": x, "label": self.label[index]}
 
     def to(self, device: str) -> Bags:
@@ -44,26 +52,26 @@ class Bags(Split):
         return replace(moved, start=self.start.to(device))
 
 
-def load(unlabelled: bool = False, words: int = WORDS) -> Dataset:
+def load(name: str = "imdb-bags", words: int | None = None) -> Dataset:
     """The reviews of `imdb`, in the same splits, whole.
 
     Args:
-        unlabelled: add the reviews without labels (label -1) to those for training.
-        words: of the vocabulary, that of the labelled training reviews.
+        name: of `KINDS`; reviews without labels have label -1.
+        words: of the vocabulary, that of the labelled training reviews; None: as `KINDS` says.
 
     Raises:
         UserError: as `imdb.load`, or the unlabelled reviews are absent.
     """
-    found = imdb.load(words=words, length=sys.maxsize)
-    train, validation, test = (_bags(part, len(found.words)) for part in (found.train, found.validation, found.test))
-    if unlabelled:
+    found = imdb.load(words=words or WORDS.get(name, MOST_WORDS), length=sys.maxsize)
+    counts = name == "imdb-counts"
+    train, validation, test = (
+        Bags(part.x, part.target[part.start[1:] - 1], part.start, len(found.words), counts)
+        for part in (found.train, found.validation, found.test)
+    )
+    if name == "imdb-bags-all":
         train = _join(train, *_unlabelled(found.words))
-    spec = ObservationSpec((len(found.words),), "float32", 0.0, 1.0)
-    return Dataset("imdb-bags-all" if unlabelled else "imdb-bags", spec, train, validation, test, imdb.CLASSES)
-
-
-def _bags(part: Sequences, words: int) -> Bags:
-    return Bags(part.x, part.target[part.start[1:] - 1], part.start, words)
+    spec = ObservationSpec((len(found.words),), "float32", 0.0, np.inf if counts else 1.0)
+    return Dataset(name, spec, train, validation, test, imdb.CLASSES)
 
 
 def _unlabelled(words: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -194,7 +194,7 @@ def test_bags_hold_each_word_of_a_review_once(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("SACCADE_DATA", str(tmp_path / "data"))
     write_imdb(tmp_path / "data")
     write(tmp_path / "data", {"imdb-unlabelled.txt": "good good pos\nnever ! neg\n"})
-    labelled, every, reviews = review_bags.load(), review_bags.load(unlabelled=True), data.imdb.load()
+    labelled, every, reviews = review_bags.load(), review_bags.load("imdb-bags-all"), data.imdb.load()
     assert [len(part) for part in (labelled.train, every.train, every.validation, every.test)] == [18, 20, 2, 20]
     for part, split in ((labelled.train, reviews.train), (labelled.test, reviews.test)):
         index = torch.tensor([5, 0, 11])
@@ -212,3 +212,10 @@ def test_bags_hold_each_word_of_a_review_once(tmp_path: Path, monkeypatch: pytes
     few = review_bags.load(words=4)
     assert few.spec.shape == (4,)
     assert few.train.take(torch.tensor([0]))["x"].shape == (1, 4)
+    counted = review_bags.load("imdb-counts")
+    assert counted.spec.high == np.inf
+    for row in range(len(counted.train)):
+        words = reviews.train.x[reviews.train.start[row] : reviews.train.start[row + 1]]
+        expected = words.bincount(minlength=len(reviews.words)).float()
+        expected[0] = 0
+        assert torch.equal(counted.train.to("cpu").take(torch.tensor([3, row]))["x"][1], expected)

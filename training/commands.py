@@ -83,8 +83,8 @@ def fit(words: list[str]) -> int:
     task, words = _split(words)
     if task is None and _asks_for_help(words):
         print("usage: saccade fit TASK [--encoder NAME|BUNDLE] [OPTIONS]\n")
-        print("classes: mnist, cifar10, imdb (or sentiment), imdb-bags, imdb-bags-all, letters,")
-        print("  PATH.npy with PATH.labels.npy beside it")
+        print("classes: mnist, cifar10, imdb (or sentiment), imdb-bags, imdb-bags-all,")
+        print("  imdb-counts, letters, PATH.npy with PATH.labels.npy beside it")
         print("sequences: copy, repeat-copy, associative-recall, priority-sort, copy-slots, sequential-mnist,")
         print("  pixel-mnist, babi, babi-3, pos, chunks (or tagging), dates (or translate), treebank (or parse)")
         print("text: penn (or language-model), shakespeare, PATH.txt, word2vec")
