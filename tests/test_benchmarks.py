@@ -123,11 +123,13 @@ def test_a_report_of_several_calls_says_where_each_run_comes_from():
         return Outcome(Run(group, 0, ()), Path(), result, "")
 
     one, two, three = outcome("a", "1", 1), outcome("b", "2", 2), outcome("c", "1", 1)
-    assert reports.origins([one, three]) == []
-    assert reports.origins([one, two, three]) == [
-        "Runs of several calls: a-seed0, c-seed0 at `1` on P, 1 thread; b-seed0 at `2` on P, 2 threads"
+    again = one._replace(run=Run("a", 1, ()), result=two.result)
+    assert reports.origins([one, three], "1") == []
+    assert reports.origins([one, three], "2") == ["Where the runs are from: a, c at `1` on P, 1 thread."]
+    assert reports.origins([one, two, three, again], "1") == [
+        "Where the runs are from: a (seeds 0), c at `1` on P, 1 thread; b, a (seeds 1) at `2` on P, 2 threads."
     ]
-    assert reports.origins([one, Outcome(Run("d", 0, ()), Path(), None, "failed")]) == []
+    assert reports.origins([one, Outcome(Run("d", 0, ()), Path(), None, "failed")], "1") == []
 
 
 def test_ending_the_runner_lets_its_runs_save(stand_in, tmp_path):

@@ -178,18 +178,26 @@ def runs_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return {"groups": groups, "runs": runs}
 
 
-def origins(outcomes: Sequence[Outcome]) -> list[str]:
-    """A note where runs come from several commits or machines: a report holds all that earlier calls finished."""
-    found: dict[str, list[str]] = {}
+def origins(outcomes: Sequence[Outcome], commit: str | None) -> list[str]:
+    """A note where runs are of other commits than `commit`, or of several machines: a report holds all that earlier
+    calls finished."""
+    found: dict[str, dict[str, list[int]]] = {}  # place -> group -> seeds
+    commits = set()
     for outcome in outcomes:
         if outcome.result is not None and "commit" in outcome.result:
             result = outcome.result
             processor, threads = result["machine"]["processor"], result["threads"]
             place = f"`{result['commit']}` on {processor}, {threads} thread{'s' * (threads > 1)}"
-            found.setdefault(place, []).append(outcome.run.name)
-    if len(found) < 2:
+            found.setdefault(place, {}).setdefault(outcome.run.group, []).append(outcome.run.seed)
+            commits.add(result["commit"])
+    if len(found) < 2 and commits <= {commit}:
         return []
-    return ["Runs of several calls: " + "; ".join(f"{', '.join(names)} at {place}" for place, names in found.items())]
+    told = []
+    for place, groups in found.items():
+        shared = {group for other, its in found.items() if other != place for group in its}
+        names = (f"{g} (seeds {', '.join(map(str, seeds))})" if g in shared else g for g, seeds in groups.items())
+        told.append(f"{', '.join(names)} at {place}")
+    return ["Where the runs are from: " + "; ".join(told) + "."]
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -69,7 +69,7 @@ def run_benchmark(name: str, options: BenchOptions) -> int:
             raise UserError(f"all runs of {name} failed; the first: {failed[0].error.splitlines()[-2:]}")
         report = module.report(outcomes, whole)
         report.data.update(reports.runs_json(outcomes))
-        report.notes.extend(reports.origins(outcomes))
+        report.notes.extend(reports.origins(outcomes, device.commit()))
     for table in report.tables:
         table.show(console)
     for note in report.notes:
