@@ -12,6 +12,7 @@ import pytest
 import saccade
 import torch
 from saccade.agents import make_agent
+from saccade.agents.dqn import DQN
 from saccade.agents.parts.compute import Compute
 from saccade.encoders import make_encoder
 from saccade.envs import make_env
@@ -172,4 +173,4 @@ def test_agents_that_torch_cannot_compile_refuse_to_be():
     encoder = make_encoder("mlp", env.spec.observation)
     with pytest.raises(UserError, match="a2c has nothing that torch would compile"):
         make_agent("a2c", env.spec, encoder, compute=Compute(compile=True))
-    assert make_agent("dqn", env.spec, encoder, compute=Compute(compile=True)).compiles
+    assert DQN.compiles

@@ -164,10 +164,13 @@ def _memory_recipes() -> dict[tuple[str, str], Recipe]:
 
 RECIPES |= _memory_recipes()
 RECIPES |= {
-    ("sequential-mnist", "lstm"): Recipe(
-        {"epochs": 10, "batch_size": 100, "learning_rate": 2e-3, "schedule": "onecycle", "max_gradient_norm": 1.0},
-        encoder_config={"hidden": 128},
-    ),
+    **{
+        ("sequential-mnist", encoder): Recipe(
+            {"epochs": 10, "batch_size": 100, "learning_rate": 2e-3, "schedule": "onecycle", "max_gradient_norm": 1.0},
+            encoder_config={"hidden": 128},
+        )
+        for encoder in ("lstm", "gru")
+    },
     ("pixel-mnist", "lstm"): Recipe(
         {"epochs": 10, "batch_size": 100, "learning_rate": 1e-3, "schedule": "onecycle", "max_gradient_norm": 1.0},
         encoder_config={"hidden": 128, "horizon": 784},
