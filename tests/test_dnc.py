@@ -285,7 +285,7 @@ def test_a_trained_net_answers_through_more_slots_and_remembers_more():
 
     assert wrong(few, 4) < 0.01
     assert wrong(few, 16) > 0.15
-    assert max(wrong(more, length) for length in (4, 8, 16)) < 0.03
+    assert max(wrong(more, length) for length in (4, 8, 16)) < 0.05  # three seeds: .007, .016, .002
 
 
 ALL = {"masked": True, "deallocate": True, "sharpen": True, "layer_norm": True}
