@@ -111,9 +111,7 @@ def print_matrix(cells: Mapping[str, Mapping[str, Cell]]) -> None:
         print("  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip())
     print("\nlearns: `saccade pretrain` trains it there, on recorded frames of worlds, and agents may co-train it")
     print("reads: `saccade fit` or an agent trains it; sequences step by step, so memories are what they are for")
-    print(
-        "copy: other generated tasks, and pos and chunks, which are numbers too; text: babi, imdb, penn, shakespeare,"
-    )
+    print("copy: other generated tasks, and pos and chunks, which are numbers too; text: babi, imdb, penn, dates,")
     print("  shakespeare, treebank, a .txt file of yours")
     for reason in dict.fromkeys(cell.reason for row in cells.values() for cell in row.values() if cell.reason):
         print(f"-: {reason}")
