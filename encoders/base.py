@@ -93,6 +93,11 @@ class Encoder(nn.Module, ABC):
         reset = torch.ones(1, len(obs), dtype=torch.bool, device=obs.device)
         return self(Inputs(obs.unsqueeze(0)), self.initial_state(len(obs)), reset)[0].squeeze(0)
 
+    def read_sequences(self, inputs: Inputs, reset: Tensor | None = None) -> Tensor:
+        """Features `[T, B, *feature_shape]` from the initial state on, where the state afterwards is not asked for: a
+        hook for those to whom it is dear."""
+        return self(inputs, self.initial_state(inputs.obs.shape[1]), reset)[0]
+
     def augment(self, obs: Tensor) -> Tensor:
         """Random augmentation of a sampled batch `[T, B, ...]`, one draw per sequence. Never called to act."""
         return obs
@@ -163,12 +168,19 @@ class WithMemory(Encoder):
         return self.memory.initial_state(batch_size)
 
     def forward(self, inputs: Inputs, state: State = (), reset: Tensor | None = None) -> tuple[Tensor, State]:
+        return self.memory(self._perceived(inputs, reset), state, reset)
+
+    def read_sequences(self, inputs: Inputs, reset: Tensor | None = None) -> Tensor:
+        return self.memory.read_sequences(self._perceived(inputs, reset), reset)
+
+    def _perceived(self, inputs: Inputs, reset: Tensor | None) -> Inputs:
+        """What the memory reads."""
         features = self.perceive(inputs.obs)
         if self.action is not None:
             last = self._last(inputs, self.action, features)
             last = last if reset is None else last * ~reset.unsqueeze(-1)
             features = torch.cat([features.flatten(2), last], dim=-1)
-        return self.memory(inputs._replace(obs=features), state, reset)
+        return inputs._replace(obs=features)
 
     def _last(self, inputs: Inputs, action: ActionSpec, like: Tensor) -> Tensor:
         """`[T, B, actions + 1]`"""

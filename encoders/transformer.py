@@ -34,12 +34,11 @@ class Config:
 
 
 class Window(NamedTuple):
-    """Who sees whom: N keys are those of the cache, where there is something in it, and of the T steps."""
+    """Who sees whom: N keys are those of the cache, where one is looked at, and of the T steps."""
 
     query: Tensor  # complex [B or 1, T, head width / 2]: how far a step is turned, the first real one at 0
     key: Tensor  # complex [B or 1, N, head width / 2]
     visible: Tensor | None  # bool [B or 1, 1, T, N]; None: the steps before, and itself
-    cached: bool  # whether the cache is among the keys
 
 
 class Block(nn.Module):
@@ -55,18 +54,21 @@ class Block(nn.Module):
         self.dense = nn.Sequential(nn.Linear(width, units), nn.GELU(), nn.Linear(units, width))
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, keys: Tensor, values: Tensor, window: Window) -> tuple[Tensor, Tensor, Tensor]:
-        """Steps `[B, T, W]` and the cache `[B, C, W]` to steps, and their keys (not yet rotated) and values."""
+    def forward(
+        self, x: Tensor, cache: tuple[Tensor, Tensor] | None, window: Window
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Steps `[B, T, W]` and the cache, keys and values `[B, C, W]`, to steps, and their own keys (not yet rotated)
+        and values."""
         query, key, value = self.project(self.norms[0](x)).chunk(3, 2)
         all_keys, all_values = key, value
-        if window.cached:
-            all_keys = torch.cat([keys.to(key.dtype), key], 1)
-            all_values = torch.cat([values.to(value.dtype), value], 1)
+        if cache is not None:
+            both = zip(cache, (key, value), strict=True)
+            all_keys, all_values = (torch.cat([old.to(own.dtype), own], 1) for old, own in both)
         query = rotate(self._split(query), window.query)
         all_keys = rotate(self._split(all_keys), window.key)
         seen = attend(query, all_keys, self._split(all_values), window, self.rate if self.training else 0.0)
         x = x + self.dropout(self.out(seen.transpose(1, 2).flatten(2)))
-        return x + self.dropout(self.dense(self.norms[1](x))), key, value
+        return x + self.dropout(self.dense(self.norms[1](x))), (key, value)
 
     def _split(self, x: Tensor) -> Tensor:
         """`[B, N, W]` to `[B, heads, N, W / heads]`."""
@@ -109,48 +111,58 @@ class Transformer(Encoder):
         return cache[0], cache[1], torch.zeros(batch_size, c.context, dtype=torch.bool, device=device)
 
     def forward(self, inputs: Inputs, state: State = (), reset: Tensor | None = None) -> tuple[Tensor, State]:
-        keys, values, valid = state
-        valid = valid.bool()
-        x = self.first(self.reader(inputs.obs)).transpose(0, 1)
-        reset, mask = (None if steps is None else steps.T for steps in (reset, inputs.mask))  # [B, T]
-        if mask is not None and mask.device.type == "cpu" and bool(mask.all()):
-            mask = None
-        window = self._window(valid, reset, mask, x.shape[1])
+        keys, values, valid = state[0], state[1], state[2].bool()
+        reset, mask = _by_row(reset), _marked(inputs.mask)
+        # on a CPU it is looked whether less can be done
+        cached = valid.device.type != "cpu" or bool(valid.any())
+        features, new = self._read(inputs.obs, (keys, values, valid) if cached else None, reset, mask)
+        new_keys, new_values = (torch.stack(leaf, 1).to(keys.dtype) for leaf in zip(*new, strict=True))
+        return features, self._after((keys, values, valid), (new_keys, new_values), reset, mask)
+
+    def read_sequences(self, inputs: Inputs, reset: Tensor | None = None) -> Tensor:
+        """Without the cache, of which most is empty after short sequences."""
+        return self._read(inputs.obs, None, _by_row(reset), _marked(inputs.mask))[0]
+
+    def _read(
+        self, obs: Tensor, state: State | None, reset: Tensor | None, mask: Tensor | None
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Features `[T, B, width]`, and keys and values `[B, T, width]` of each layer; None: there is no cache."""
+        x = self.first(self.reader(obs)).transpose(0, 1)
+        window = self._window(None if state is None else state[2], reset, mask, x.shape[1])
         new = []
         for i, block in enumerate(self.blocks):
-            x, key, value = block(x, keys[:, i], values[:, i], window)
-            new.append((key, value))
-        new_keys, new_values = (torch.stack(leaf, 1).to(keys.dtype) for leaf in zip(*new, strict=True))
-        after = self._after((keys, values, valid), (new_keys, new_values), reset, mask)
-        return self.norm(x).transpose(0, 1), after
+            cache = None if state is None else (state[0][:, i], state[1][:, i])
+            x, latest = block(x, cache, window)
+            new.append(latest)
+        return self.norm(x).transpose(0, 1), new
 
-    def _window(self, valid: Tensor, reset: Tensor | None, mask: Tensor | None, steps: int) -> Window:
-        """`valid` `[B, C]`, `reset` and `mask` `[B, T]`. On a CPU it is looked whether less can be done."""
-        looks, context = valid.device.type == "cpu", self.config.context
-        cached = not looks or bool(valid.any())
-        if looks and mask is not None and not bool((mask[:, 1:] & ~mask[:, :-1]).any()):
-            mask = None  # padding at the end is after every step that counts
-        if looks and reset is not None and not cached and not bool(reset[:, 1:].any()):
-            reset = None
-        here = torch.arange(steps, device=valid.device)
+    def _window(self, valid: Tensor | None, reset: Tensor | None, mask: Tensor | None, steps: int) -> Window:
+        """`valid` `[B, C]` where there is a cache, `reset` and `mask` `[B, T]`."""
+        device, context = self.frequencies.device, self.config.context
+        if device.type == "cpu":  # it is looked whether less can be done
+            if mask is not None and not bool((mask[:, 1:] & ~mask[:, :-1]).any()):
+                mask = None  # padding at the end is after every step that counts
+            if reset is not None and valid is None and not bool(reset[:, 1:].any()):
+                reset = None
+        here = torch.arange(steps, device=device)
         rank = here.unsqueeze(0) if mask is None else mask.cumsum(1) - 1  # [B or 1, T], counting real steps
-        past = torch.arange(-context, 0, device=valid.device)
-        position = torch.cat([past.expand(len(rank), -1), rank], 1) if cached else rank
+        past = torch.arange(-context, 0, device=device)
+        position = rank if valid is None else torch.cat([past.expand(len(rank), -1), rank], 1)
         visible: Tensor | None = None
-        if cached or mask is not None or reset is not None or steps > context + 1:
+        if valid is not None or mask is not None or reset is not None or steps > context + 1:
             visible = here.unsqueeze(1) >= here
             visible = visible & (rank.unsqueeze(2) - rank.unsqueeze(1) <= context)
             if mask is not None:  # padding sees itself: what it gives is finite, and nobody reads it
-                visible = visible & mask.unsqueeze(1) | torch.eye(steps, dtype=torch.bool, device=valid.device)
+                visible = visible & mask.unsqueeze(1) | torch.eye(steps, dtype=torch.bool, device=device)
             if reset is not None:
                 episode = reset.cumsum(1)  # the cache's is 0
                 visible = visible & (episode.unsqueeze(2) == episode.unsqueeze(1))
-            if cached:
+            if valid is not None:
                 old = valid.unsqueeze(1) & (rank.unsqueeze(2) - past <= context)
                 old = old if reset is None else old & (episode == 0).unsqueeze(2)
                 visible = torch.cat([old, visible.expand(len(old), -1, -1)], 2)
             visible = visible.unsqueeze(1)
-        return Window(self._turns(rank), self._turns(position), visible, cached)
+        return Window(self._turns(rank), self._turns(position), visible)
 
     def _turns(self, position: Tensor) -> Tensor:
         angle = position.unsqueeze(2) * self.frequencies
@@ -180,6 +192,16 @@ class Transformer(Encoder):
                 leaf = leaf.gather(2, last[:, None, :, None].expand(-1, leaf.shape[1], -1, leaf.shape[3]))
             kept.append(leaf if reset is None else leaf.masked_fill(~valid[:, None, :, None], 0))
         return kept[0], kept[1], valid
+
+
+def _by_row(steps: Tensor | None) -> Tensor | None:
+    """`[T, B]` to `[B, T]`."""
+    return None if steps is None else steps.T
+
+
+def _marked(mask: Tensor | None) -> Tensor | None:
+    """Likewise, and None where all steps are marked and it is cheap to find out."""
+    return None if mask is None or (mask.device.type == "cpu" and bool(mask.all())) else mask.T
 
 
 def _last(reset: Tensor) -> Tensor:

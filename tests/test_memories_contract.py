@@ -69,6 +69,18 @@ def test_many_steps_are_single_steps_with_resets_and_padding_anywhere(case: Case
 
 
 @every_memory
+@pytest.mark.parametrize("is_padded", [False, True])
+def test_sequences_are_read_as_from_the_initial_state(case: Case, is_padded: bool):
+    encoder, obs = case.build().eval(), observations(case.spec, T, B)
+    reset, mask = chance(0.2, 4), chance(0.7, 5)
+    inputs = Inputs(obs, mask=mask if is_padded else None)
+    counts = mask if is_padded else torch.ones_like(mask)
+    for given in (reset, None):
+        features, _ = encoder(inputs, encoder.initial_state(B), given)
+        assert_same(encoder.read_sequences(inputs, given)[counts], features[counts])
+
+
+@every_memory
 def test_a_reset_inside_begins_a_sequence_of_its_own(case: Case):
     encoder = case.build().eval()
     obs = observations(case.spec, T, B)

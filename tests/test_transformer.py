@@ -9,7 +9,7 @@ import pytest
 import torch
 from saccade.encoders import make_encoder
 from saccade.encoders.base import Inputs, State
-from saccade.encoders.transformer import Config, Transformer, rotate
+from saccade.encoders.transformer import Config, Transformer, Window, rotate
 from saccade.envs.errors import UserError
 from saccade.envs.spec import ObservationSpec
 from torch import Tensor
@@ -153,14 +153,16 @@ def test_a_sequence_in_two_parts_is_the_sequence():
         close(state, last)
 
 
-def test_padding_at_the_end_costs_nothing_and_changes_nothing():
+def test_padding_at_the_end_costs_nothing_and_changes_nothing(monkeypatch: pytest.MonkeyPatch):
     """The quick way, without a mask for the attention, is the slow one."""
     encoder = make(Config(width=8, heads=2, context=20))
     x, lengths = data(T, B, D), torch.tensor([T, 4, 0])
     mask = torch.arange(T).unsqueeze(1) < lengths
-    window = encoder._window(encoder.initial_state(B)[2], None, mask.T, T)
-    assert window.visible is None
-    together, last = encoder(Inputs(x, mask=mask), encoder.initial_state(B))
+    windows, make_window = list[Window](), encoder._window
+    with monkeypatch.context() as patch:
+        patch.setattr(encoder, "_window", lambda *given: windows.append(make_window(*given)) or windows[-1])
+        together, last = encoder(Inputs(x, mask=mask), encoder.initial_state(B))
+    assert [window.visible for window in windows] == [None]
     alone, after = single_steps(encoder, x, encoder.initial_state(B), mask=mask)
     close(together[mask], alone[mask])
     close(last, after)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ..agents.parts.compute import Compute
 from ..data.sequences import Batch, LengthBatches
 from ..data.treebank import TreeDataset, Trees
-from ..encoders.base import Encoder, Inputs
+from ..encoders.base import Encoder
 from ..envs.errors import UserError
 from . import sequence_figures
 from .classifier import interval
@@ -81,10 +81,7 @@ class Parser(TaskModel):
     def read(self, batch: Batch) -> Tensor:
         """What words add to hidden units, `[B, N + 2, 8, hidden]`."""
         x, mask = batch["x"].transpose(0, 1), batch["mask"].transpose(0, 1)
-        with self.gradients_reach_encoder():
-            state = self.encoder.initial_state(x.shape[1])
-            features, _ = self.encoder(Inputs(x, mask=None if bool(mask.all()) else mask), state)
-        return self.table.read(features.flatten(2).transpose(0, 1))
+        return self.table.read(self.sequence_features(x, mask).transpose(0, 1))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats of the right sequence of transitions of each sentence, or of as much of it as stays in the beam."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..agents.parts.compute import Compute
 from ..data.sequences import Batch, SequenceDataset
-from ..encoders.base import Encoder, Inputs
+from ..encoders.base import Encoder
 from ..envs.errors import UnknownNameError
 from .fit_encoder import first_encoder
 from .fit_plan import FitPlan
@@ -38,12 +38,10 @@ class Pooled(SequenceModel):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """As `SequenceModel`'s, for sequences that are asked for one answer each."""
         x, mask, target = (batch[name].transpose(0, 1) for name in ("x", "mask", "target"))
-        with self.gradients_reach_encoder():
-            inputs = Inputs(x, mask=None if bool(mask.all()) else mask)
-            features, _ = self.encoder(inputs, self.encoder.initial_state(x.shape[1]))
+        features = self.sequence_features(x, mask)
         asked = self.asked(batch)
         row = asked.nonzero()[:, 1]
-        return self.head(pooled(features.flatten(2), mask, self.pool)[row]), target[asked]
+        return self.head(pooled(features, mask, self.pool)[row]), target[asked]
 
 
 def pooled(features: Tensor, mask: Tensor, pool: Pool) -> Tensor:

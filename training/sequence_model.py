@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ..agents.parts.compute import Compute
 from ..data.sequences import NOT_ASKED, Batch, Sequences
-from ..encoders.base import Encoder, Inputs
+from ..encoders.base import Encoder
 from .classifier import interval
 from .task import TaskModel, dense_head
 
@@ -43,12 +43,9 @@ class SequenceModel(TaskModel):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits `[M, outputs]` and targets (int64 `[M]`, or bits `[M, outputs]`) of the M steps that are asked."""
         x, mask, target = (batch[name].transpose(0, 1) for name in ("x", "mask", "target"))
-        with self.gradients_reach_encoder():
-            state = self.encoder.initial_state(x.shape[1])
-            reset = batch["reset"].T if "reset" in batch else None
-            features, _ = self.encoder(Inputs(x, mask=None if bool(mask.all()) else mask), state, reset)
+        features = self.sequence_features(x, mask, batch["reset"].T if "reset" in batch else None)
         asked = self.asked(batch)
-        return self.head(features.flatten(2)[asked]), target[asked]
+        return self.head(features[asked]), target[asked]
 
     def asked(self, batch: Batch) -> Tensor:
         """Bool `[L, B]`: the steps with a target."""

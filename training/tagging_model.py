@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ..agents.parts.compute import Compute
 from ..data.conll2000 import CAPITALS, NOTHING, TaggedSequences
 from ..data.sequences import NOT_ASKED, Batch
-from ..encoders.base import Encoder, Inputs
+from ..encoders.base import Encoder
 from .conditional_field import ConditionalField
 from .sequence_model import SequenceModel, by_length
 from .task_options import TaggingOptions
@@ -104,9 +104,7 @@ class Tagger(SequenceModel):
     def scores(self, batch: Batch) -> Tensor:
         """`[L, B, outputs]`."""
         mask = batch["mask"].transpose(0, 1)
-        state = self.encoder.initial_state(mask.shape[1])
-        inputs = Inputs(self.reader(batch), mask=None if bool(mask.all()) else mask)
-        features = self.encoder(inputs, state)[0].flatten(2)
+        features = self.sequence_features(self.reader(batch), mask)
         return self.head(F.dropout(features, self.reader.options.dropout, self.training))
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:

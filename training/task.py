@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import torch
 from matplotlib.figure import Figure
-from torch import nn
+from torch import Tensor, nn
 
 from ..agents.parts.compute import Compute
-from ..encoders.base import Encoder, Group
+from ..encoders.base import Encoder, Group, Inputs
 from ..encoders.parts.augment_images import Augmentation
 from ..envs.errors import UserError
 from ..envs.spec import ObservationSpec
@@ -54,6 +54,12 @@ class TaskModel(nn.Module):
     def gradients_reach_encoder(self) -> torch.set_grad_enabled:
         """A context in which the encoder is called: without gradients where it is frozen."""
         return torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen)
+
+    def sequence_features(self, x: Tensor, mask: Tensor, reset: Tensor | None = None) -> Tensor:
+        """The encoder's features `[L, B, D]` of padded sequences `[L, B, ...]`; `mask` and `reset`: bool `[L, B]`."""
+        with self.gradients_reach_encoder():
+            inputs = Inputs(x, mask=None if bool(mask.all()) else mask)
+            return self.encoder.read_sequences(inputs, reset).flatten(2)
 
     def after_update(self) -> None:
         if not self.frozen:

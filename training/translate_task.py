@@ -14,7 +14,7 @@ from torch import Tensor
 from ..agents.parts.compute import Compute
 from ..data.dates import Pairs, PairsDataset
 from ..data.sequences import NOT_ASKED, Batch, LengthBatches
-from ..encoders.base import Encoder, Inputs
+from ..encoders.base import Encoder
 from ..envs.errors import UnknownNameError, UserError
 from .attention import Attention, Decoder, Memory, Told, beam_search, character_nats, greedy
 from .classifier import interval
@@ -40,10 +40,7 @@ class Translator(TaskModel):
     def read(self, batch: Batch) -> Memory:
         """What the decoder looks at, of a batch with "x" and "mask"."""
         x, mask = batch["x"].transpose(0, 1), batch["mask"].transpose(0, 1)
-        with self.gradients_reach_encoder():
-            state = self.encoder.initial_state(x.shape[1])
-            features, _ = self.encoder(Inputs(x, mask=None if bool(mask.all()) else mask), state)
-        return self.decoder.read(features.flatten(2), batch["mask"])
+        return self.decoder.read(self.sequence_features(x, mask), batch["mask"])
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per symbol, the end among them; the symbols before it are the right ones."""

@@ -58,6 +58,9 @@ class Adapted(Encoder):
     def forward(self, inputs: Inputs, state: State = (), reset: Tensor | None = None) -> tuple[Tensor, State]:
         return self.inner(inputs, state, reset)
 
+    def read_sequences(self, inputs: Inputs, reset: Tensor | None = None) -> Tensor:
+        return self.inner.read_sequences(inputs, reset)
+
     def read(self, obs: Tensor) -> Tensor:
         return self.inner.read(obs)
 
