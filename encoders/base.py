@@ -109,6 +109,11 @@ class Encoder(nn.Module, ABC):
         """
         return {}
 
+    def compile_step(self) -> bool:
+        """A hook of `--compile` for those that walk through sequences, which as a whole take too long to compile: has
+        torch compile what is done at each step. Returns whether there is such a thing."""
+        return False
+
     def parameter_groups(self) -> list[Group]:
         """Who trains how. The default: all parameters in one group, at the trainer's rate."""
         return [Group("encoder", list(self.parameters()))]

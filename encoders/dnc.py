@@ -90,6 +90,7 @@ class DNC(Encoder):
         self.interface = nn.Linear(config.hidden, sum(self.sizes))
         self.norm = nn.LayerNorm(sum(self.sizes)) if config.layer_norm else None
         self.feature_shape = (config.hidden + reads,)
+        self._remember = self.remember
 
     def initial_state(self, batch_size: int) -> State:
         n, w, r = self.slots, self.width, self.heads
@@ -127,7 +128,7 @@ class DNC(Encoder):
             vector = vector.clamp(-self.config.clip, self.config.clip)
         library = native_step(vector, *state[:6])
         if library is None:
-            new = self.remember(self.parse(vector), state)
+            new = self._remember(vector, *state[:6])
         else:
             new = memory_step(library, vector, state[:6], self.switches)
         if record is not None:
@@ -138,9 +139,19 @@ class DNC(Encoder):
                 record.setdefault(name, []).append(value.detach())
         return torch.cat([hidden, new[6].flatten(1)], 1), (*new, *carried)
 
-    def remember(self, told: Interface, state: State) -> State:
-        """The memory's state after a step, read vectors last, in torch; `memory_step` is the same in C++."""
-        memory, usage, precedence, last_write, links, last_read = state[:6]
+    def remember(
+        self,
+        vector: Tensor,
+        memory: Tensor,
+        usage: Tensor,
+        precedence: Tensor,
+        last_write: Tensor,
+        links: Tensor,
+        last_read: Tensor,
+    ) -> State:
+        """The memory's state after a step in which the controller says `vector` `[B, sum(sizes)]`, read vectors last,
+        in torch; `memory_step` is the same in C++."""
+        told = self.parse(vector)
         kept = addressing.retention(told.free, last_read)
         usage = addressing.update_usage(usage, last_write, kept)
         content = addressing.by_content(memory, told.write_key, told.write_strength, told.write_mask).squeeze(1)
@@ -158,6 +169,11 @@ class DNC(Encoder):
         shares = told.modes.unsqueeze(3)
         read = shares[:, :, 0] * backward + shares[:, :, 1] * content + shares[:, :, 2] * forward
         return memory, usage, precedence, write, links, read, read @ memory
+
+    def compile_step(self) -> bool:
+        """Of what is done in torch: where there is a step in C++, that is faster."""
+        self._remember = torch.compile(self.remember)
+        return True
 
     def parse(self, vector: Tensor) -> Interface:
         """The interface vector `[B, sum(sizes)]` cut into parts, each in its range."""

@@ -85,6 +85,7 @@ class NTM(Encoder):
         self.interface = nn.Linear(config.hidden, sum(self.sizes))
         self.first_reads = nn.Parameter(torch.randn(config.read_heads, config.width) * 0.1)
         self.feature_shape = (config.hidden + reads,)
+        self._remember = self.remember
 
     def initial_state(self, batch_size: int) -> State:
         """Every head rests on the first slot."""
@@ -112,20 +113,28 @@ class NTM(Encoder):
         self, projected: Tensor, state: State, products: tuple[Repeated, Repeated], record: Record | None = None
     ) -> tuple[Tensor, State]:
         """One step of the controller and the heads; projected is the controller's `[B, ...]`."""
-        memory, weights, vectors = state[:3]
-        hidden, carried = self.controller.step(projected, vectors.flatten(1), state[3:], products[0])
-        told = self.parse(products[1](self.interface.bias, hidden))
-        readers = self.config.read_heads
-        writing = self.address(memory, told, weights, slice(readers, None))
-        memory = addressing.erase_and_add(memory, writing, told.erase, told.add)
-        reading = self.address(memory, told, weights, slice(0, readers))
-        vectors = reading @ memory
+        hidden, carried = self.controller.step(projected, state[2].flatten(1), state[3:], products[0])
+        vector = products[1](self.interface.bias, hidden)
+        new = self._remember(vector, *state[:2])
         if record is not None:
+            told = self.parse(vector)
+            reading, writing = new[1].split([self.config.read_heads, self.config.write_heads], 1)
             seen = {"write_weights": writing, "read_weights": reading, "gates": told.gates, "shifts": told.shifts}
             for name, value in {**seen, "powers": told.powers}.items():
                 record.setdefault(name, []).append(value.detach())
-        new = (memory, torch.cat([reading, writing], 1), vectors, *carried)
-        return torch.cat([hidden, vectors.flatten(1)], 1), new
+        return torch.cat([hidden, new[2].flatten(1)], 1), (*new, *carried)
+
+    def remember(self, vector: Tensor, memory: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Memory, weights and read vectors after a step in which the controller says `vector` `[B, sum(sizes)]`."""
+        told, readers = self.parse(vector), self.config.read_heads
+        writing = self.address(memory, told, weights, slice(readers, None))
+        memory = addressing.erase_and_add(memory, writing, told.erase, told.add)
+        reading = self.address(memory, told, weights, slice(0, readers))
+        return memory, torch.cat([reading, writing], 1), reading @ memory
+
+    def compile_step(self) -> bool:
+        self._remember = torch.compile(self.remember)
+        return True
 
     def address(self, memory: Tensor, told: Told, weights: Tensor, heads: slice) -> Tensor:
         """Weights `[B, some heads, N]` of this step, from those `[B, H, N]` of the last one (equations 5 to 9)."""

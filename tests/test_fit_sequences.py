@@ -16,13 +16,16 @@ from saccade.agents.parts.compute import Compute
 from saccade.data.sequences import DrawnBatches, LengthBatches, SequenceDataset, Sequences, join, pack
 from saccade.encoders import find_encoder, make_encoder
 from saccade.encoders.base import FeedForward
+from saccade.encoders.parts import native
 from saccade.encoders.parts.augment_images import Augmentation
 from saccade.envs.errors import UserError
 from saccade.envs.spec import ObservationSpec
 from saccade.training import fit as fitting
 from saccade.training import sequence_model
+from saccade.training.epochs import Trainer
 from saccade.training.fit_arguments import ALIASES, parse_fit
 from saccade.training.fit_plan import FitConfig, FitPlan, default_plan
+from saccade.training.optimise import Optimiser
 from saccade.training.sequence_model import SequenceModel, answer, by_length
 from saccade.training.tasks import find_task
 from torch import Tensor
@@ -146,6 +149,40 @@ def test_rows_are_answered_like_the_sequences_in_them(name: str):
     assert len(found[1].nats) < len(found[0].nats)
     assert found[0].nats.sum() == pytest.approx(found[1].nats.sum(), rel=1e-5)
     assert found[0].wrong.sum() == found[1].wrong.sum()
+
+
+@pytest.mark.parametrize("name", ["ntm", "dnc", "lstm"])
+def test_of_a_memory_in_torch_the_step_is_compiled_and_not_the_sequence(name: str, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda function: asked.append(function) or function)
+    model = SequenceModel(make_encoder(name, VECTOR), 3)
+    Trainer(
+        model,
+        model.loss,
+        Optimiser(model.groups(1.0), learning_rate=1e-3),
+        LengthBatches(dataset().train, 30, seed=1),
+        epochs=1,
+        compute=Compute(compile=True),
+    )
+    assert asked == [model.loss if name == "lstm" else model.encoder.remember]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch warns of itself while it compiles
+@pytest.mark.parametrize("name", ["ntm", "dnc"])
+def test_compiled_steps_answer_and_learn_alike(name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(native.SWITCH, "0")
+    native.load.cache_clear()
+    torch.manual_seed(0)
+    model = SequenceModel(make_encoder(name, VECTOR), 3)
+    batch = largest(np.random.default_rng(0), 20).take(torch.arange(20))
+    found = []
+    for compiles in (False, True):
+        assert not compiles or model.encoder.compile_step()
+        loss = model.loss(batch)["cross_entropy"]
+        found.append((loss, torch.autograd.grad(loss.sum(), list(model.parameters()))))
+    native.load.cache_clear()
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("drawn", [False, True])

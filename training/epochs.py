@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..agents.parts.compute import Compute
 from ..data import Split
+from ..encoders.base import Encoder
 from ..envs.errors import UserError
 from .optimise import Optimiser, Schedule, rate_factor
 
@@ -143,7 +144,8 @@ class Trainer:
         self.after_update = after_update
         self.updates = 0  # done so far
         self.losses = Means()
-        self._loss = torch.compile(loss) if self.compute.compile else loss
+        whole = self.compute.compile and not _compile_steps(module)
+        self._loss = torch.compile(loss) if whole else loss
         self._clocks = clocks(module)
 
     @property
@@ -194,6 +196,11 @@ class Trainer:
         self.batches.load_state_dict(saved["batches"])
         self.losses.load_state_dict(saved["losses"], self.compute.device)
         self.updates = saved["updates"]
+
+
+def _compile_steps(module: nn.Module) -> bool:
+    """Have the encoders in `module` compile their steps; whether one of them has such."""
+    return any([part.compile_step() for part in module.modules() if isinstance(part, Encoder)])
 
 
 def clocks(module: nn.Module) -> list[Tensor]:
