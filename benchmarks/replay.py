@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.progress import track
 
 from ..agents.parts.replay import Replay
@@ -34,7 +33,6 @@ SPEC = EnvSpec("random frames", ENVS, ObservationSpec((4, 84, 84), "uint8", 0, 2
 
 def measure(options: BenchOptions) -> Report:
     """Fill a uniform and a prioritised replay, one after the other."""
-    torch.set_num_threads(options.threads or torch.get_num_threads())
     capacity = options.steps or CAPACITY
     rows: list[tuple[str, ...]] = []
     data: dict[str, Any] = {"transitions": capacity, "batch": BATCH, "draws": DRAWS}

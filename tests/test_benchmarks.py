@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from saccade.benchmarks import (
     BenchOptions,
     breakout,
@@ -531,6 +532,21 @@ def test_only_chooses_runs_and_what_they_read():
     assert chosen(("c", "a"), "abc") == ["a", "c"]
     with pytest.raises(UnknownNameError, match="unknown setting 'tunned'; did you mean 'tuned'"):
         chosen_runs(("tuned", "tunned"), runs)
+
+
+def test_a_report_computes_with_the_threads_that_were_asked_for(tmp_path, monkeypatch):
+    before, found = torch.get_num_threads(), []
+    module = SimpleNamespace(
+        kind="made up", measure=lambda _: found.append(torch.get_num_threads()) or Report([], [], {})
+    )
+    monkeypatch.setattr(runner, "list_benchmarks", lambda: {"made_up": "made up"})
+    monkeypatch.setattr(runner, "_load", lambda _: module)
+    try:
+        for threads in (before + 1, None):
+            run_benchmark("made_up", BenchOptions(threads=threads, out=tmp_path))
+    finally:
+        torch.set_num_threads(before)
+    assert found == [before + 1] * 2  # without the option they stay as they are
 
 
 def test_the_runner_starts_only_what_is_asked_for(stand_in, tmp_path, monkeypatch):

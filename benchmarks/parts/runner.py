@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import torch
 from rich.console import Console
 
 from ...envs.errors import UnknownNameError, UserError
@@ -53,6 +54,8 @@ def run_benchmark(name: str, options: BenchOptions) -> int:
     module, console = _load(name), Console()
     if options.env is not None and not hasattr(module, "takes_env"):
         raise UserError(f"{name} has a world of its own, or none: leave --env out")
+    if options.threads:  # what is computed here, too: spinning threads would slow whatever runs beside them
+        torch.set_num_threads(options.threads)
     label = labelled(name, options.env)
     where = places(label, options.out)
     console.print(f"[bold]{name}[/]: {module.kind}", highlight=False)
