@@ -1,4 +1,4 @@
-"""One step of the DNC's memory in C++, with its gradient written out: what `DNC.write` and `DNC.read` do in torch.
+"""One step of the DNC's memory in C++, with its gradient written out: what `DNC.remember` does in torch.
 
 The links `[B, N, N]` are by far the largest tensor of a DNC, and automatic differentiation passes over them some forty
 times in a step; small memories spend their time on some three hundred calls of torch instead. Here each number of the
