@@ -32,7 +32,7 @@ from .parts.coders import UnitScale, mean_losses, observed, require_numbers
 from .parts.deep import Deep, bound, fold, folded, mean_field, split_weight
 from .parts.gibbs import Machine, contrast, gibbs, hidden_mean, means_along
 from .parts.given import with_gradient
-from .parts.labelled import Labelled
+from .parts.labelled import Labelled, draw_class
 from .parts.likelihoods import binarise
 from .parts.multimodal import Joint
 
@@ -41,7 +41,7 @@ kind = "deep Boltzmann machine: greedy, mean field, persistent chains, a bound o
 Binarise = Literal["none", "dynamic", "threshold"]
 Features = Literal["top", "all"]
 Rule = Literal["sgd", "trainer"]
-SAMPLING_STEPS = 200  # of Gibbs from the chains
+SAMPLING_STEPS = 200  # of Gibbs from the chains, and from data before there are chains
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class Dbm(FeedForward):
 
     window = 1
     chains: Tensor  # [N, units of layers 0, 2, ...]
+    chains_began: Tensor  # bool, []: the chains have left the noise that they are made of
     label_chains: Tensor  # with labels: [N, classes]
 
     def __init__(self, config: Config, spec: ObservationSpec):
@@ -79,6 +80,7 @@ class Dbm(FeedForward):
         self.feature_shape = (config.hidden[-1] if config.features == "top" else sum(config.hidden),)
         self.needs_labels = bool(config.labels)
         self.register_buffer("chains", torch.rand(config.chains, sum(sizes[::2])).round())
+        self.register_buffer("chains_began", torch.tensor(False))
         if config.labels:
             self.label_weight = nn.Parameter(torch.randn(config.hidden[-1], config.labels) * config.initial)
             self.label_bias = nn.Parameter(torch.zeros(config.labels))
@@ -171,6 +173,7 @@ class Dbm(FeedForward):
             deep, v = self.deep(), self.read_visible(batch["x"])
             machine = folded(deep)
             means = mean_field(deep, v, self.config.iterations)
+            self._begin_chains([v, *means], v[:, :0])
             error = (torch.addmm(deep.biases[0], means[0], deep.weights[0]).sigmoid() - v).square().sum()
             if self.training:
                 self.chains.copy_(gibbs(machine, self.chains, self.config.steps))
@@ -236,6 +239,7 @@ class Dbm(FeedForward):
         with torch.no_grad(), torch.autocast(self.chains.device.type, enabled=False):
             joint, v = self.joint(), self.read_visible(batch["x"])
             data = self._settled(v, batch)
+            self._begin_chains(*data)
             mean = torch.addmm(self.biases[0], data[0][1], self.weights[0]).sigmoid()
             error = (mean - v).square().sum() / max(len(v), 1)
             model = multimodal.from_even(joint, self.chains), self.label_chains
@@ -247,6 +251,26 @@ class Dbm(FeedForward):
             parameters = [*self.weights, *self.biases, *self._label_parameters()]
             gradients = self._decayed(parameters, [*deep.weights, *deep.biases, *labels])
         return {"reconstruction": with_gradient(error, parameters, gradients)}
+
+    def _begin_chains(self, layers: list[Tensor], y: Tensor) -> None:
+        """When training of all layers begins, moves the chains from noise to draws given data, `SAMPLING_STEPS` on.
+
+        Greedy layers make a machine that knows noise as well as data, and hardly ever goes from one to the other:
+        chains that stayed there would be unlearned by units that are always on or always off.
+        """
+        if not self.training or not len(y) or self.chains_began:
+            return
+        rows = torch.arange(len(self.chains), device=y.device) % len(y)
+        even = torch.cat(layers[::2], 1)[rows].bernoulli()
+        if self.config.labels:
+            joint, y = self.joint(), draw_class(y[rows].log())
+            state = multimodal.gibbs(joint, (multimodal.from_even(joint, even), y), SAMPLING_STEPS)
+            even = torch.cat(state[0][::2], 1)
+            self.label_chains.copy_(state[1])
+        else:
+            even = gibbs(folded(self.deep()), even, SAMPLING_STEPS)
+        self.chains.copy_(even)
+        self.chains_began.fill_(True)
 
     def _decayed(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
         """With what weights, but not biases, decay by."""

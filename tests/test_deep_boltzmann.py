@@ -146,6 +146,7 @@ def test_the_gradient_is_chains_less_mean_field_statistics(hidden: tuple[int, ..
 
 def test_chains_move_in_training_only_and_by_gibbs_steps():
     learner = make(steps=3)
+    learner.chains_began.fill_(True)
     before, x = learner.chains.clone(), torch.rand(7, 5).round().double()
     torch.manual_seed(3)
     expected = gibbs.gibbs(deeps.folded(learner.deep()), before, 3)
@@ -156,6 +157,30 @@ def test_chains_move_in_training_only_and_by_gibbs_steps():
     learner.eval()
     learner.loss({"x": x})
     assert torch.equal(learner.chains, expected)
+
+
+@pytest.mark.parametrize("labels", [0, 2])
+def test_chains_begin_at_data(labels: int):
+    """A machine that keeps either of two patterns for ever, of which the data have one."""
+    learner = make(chains=20, labels=labels)
+    with torch.no_grad():
+        for parameter in learner.parameters():
+            parameter.fill_(-20.0 * (parameter.dim() == 1))  # units of a pattern, or none of them
+        for number, weight in enumerate(learner.weights):
+            weight.fill_(20.0 if number else 10.0)
+        learner.chains.zero_()
+    learner.scale.double()
+    x = torch.ones(7, 5).double()
+    learner.eval()
+    learner.loss({"x": x})
+    assert not learner.chains_began
+    assert not learner.chains.any()
+    learner.train()
+    learner.loss({"x": x, "label": torch.ones(7, dtype=torch.int64)})
+    assert learner.chains_began
+    assert learner.chains.all()
+    learner.loss({"x": torch.zeros_like(x)})
+    assert learner.chains.all()
 
 
 @pytest.mark.parametrize(("layer", "up", "down"), [(1, 2, 1), (2, 2, 2), (3, 1, 2)])
