@@ -3,6 +3,9 @@
 Salakhutdinov & Hinton 2009 (AISTATS): greedy machines in which what will be read from two sides is counted twice
 (section 3.1), then all layers together by mean field for the data and persistent chains for the model (section 2).
 
+The latter with centred units (Montavon & Müller 2012; Melchior, Fischer & Wiskott 2016, JMLR 17): without, the highest
+layer soon holds still whatever is shown. Their offsets are moving averages of the means given data.
+
 The file is not called dbm, as the machine is: the standard library has a module of that name.
 
 With `labels` the highest layer also sees label units, as in Srivastava & Salakhutdinov's multimodal machine (2012,
@@ -29,7 +32,7 @@ from ..envs.spec import ObservationSpec
 from .base import FeedForward, Group, Stage, Trajectory
 from .parts import greedy, multimodal
 from .parts.coders import UnitScale, mean_losses, observed, require_numbers
-from .parts.deep import Deep, bound, fold, folded, mean_field, split_weight
+from .parts.deep import Deep, bound, centred, fold, folded, mean_field, split_weight
 from .parts.gibbs import Machine, contrast, gibbs, hidden_mean, means_along
 from .parts.given import with_gradient
 from .parts.labelled import Labelled, draw_class
@@ -41,6 +44,7 @@ kind = "deep Boltzmann machine: greedy, mean field, persistent chains, a bound o
 Binarise = Literal["none", "dynamic", "threshold"]
 Features = Literal["top", "all"]
 Rule = Literal["sgd", "trainer"]
+OFFSET_MEMORY = 0.99  # of the means that units are centred by, per batch
 SAMPLING_STEPS = 200  # of Gibbs from the chains, and from data before there are chains
 
 
@@ -52,6 +56,7 @@ class Config:
     steps: int = 1  # of Gibbs per update, of a greedy layer and of the chains
     chains: int = 100  # fantasy particles
     joint: float = 1.0  # epochs of all layers together for each epoch of one; 0: the greedy layers only
+    centred: bool = True  # gradients of all layers together as of units less their means
     l2: float = 0.0  # weight decay by half the sum of W^2
     initial: float = 0.01  # standard deviation of the weights at the start
     features: Features = "top"  # means of the highest layer, or of all of them side by side
@@ -67,6 +72,7 @@ class Dbm(FeedForward):
     chains: Tensor  # [N, units of layers 0, 2, ...]
     chains_began: Tensor  # bool, []: the chains have left the noise that they are made of
     label_chains: Tensor  # with labels: [N, classes]
+    offsets: Tensor  # [units of all layers, and classes]: what units are centred by
 
     def __init__(self, config: Config, spec: ObservationSpec):
         super().__init__()
@@ -81,6 +87,7 @@ class Dbm(FeedForward):
         self.needs_labels = bool(config.labels)
         self.register_buffer("chains", torch.rand(config.chains, sum(sizes[::2])).round())
         self.register_buffer("chains_began", torch.tensor(False))
+        self.register_buffer("offsets", torch.zeros(sum(sizes) + config.labels))
         if config.labels:
             self.label_weight = nn.Parameter(torch.randn(config.hidden[-1], config.labels) * config.initial)
             self.label_bias = nn.Parameter(torch.zeros(config.labels))
@@ -173,7 +180,7 @@ class Dbm(FeedForward):
             deep, v = self.deep(), self.read_visible(batch["x"])
             machine = folded(deep)
             means = mean_field(deep, v, self.config.iterations)
-            self._begin_chains([v, *means], v[:, :0])
+            self._begin([v, *means], v[:, :0])
             error = (torch.addmm(deep.biases[0], means[0], deep.weights[0]).sigmoid() - v).square().sum()
             if self.training:
                 self.chains.copy_(gibbs(machine, self.chains, self.config.steps))
@@ -183,8 +190,9 @@ class Dbm(FeedForward):
             even = gradient.visible_bias.split(list(deep.sizes[::2]))
             odd = gradient.hidden_bias.split(list(deep.sizes[1::2]))
             biases = [(odd if number % 2 else even)[number // 2].clone() for number in range(len(deep.sizes))]
+            moved = self._centred(Deep(tuple(weights), tuple(biases)))
         parameters = [*self.weights, *self.biases]
-        gradients = self._decayed(parameters, [*weights, *biases])
+        gradients = self._decayed(parameters, [*moved.weights, *moved.biases])
         return {"reconstruction": with_gradient(error / max(len(v), 1), parameters, gradients)}
 
     def layer_loss(self, batch: dict[str, Tensor], layer: int) -> dict[str, Tensor]:
@@ -239,7 +247,7 @@ class Dbm(FeedForward):
         with torch.no_grad(), torch.autocast(self.chains.device.type, enabled=False):
             joint, v = self.joint(), self.read_visible(batch["x"])
             data = self._settled(v, batch)
-            self._begin_chains(*data)
+            self._begin(*data)
             mean = torch.addmm(self.biases[0], data[0][1], self.weights[0]).sigmoid()
             error = (mean - v).square().sum() / max(len(v), 1)
             model = multimodal.from_even(joint, self.chains), self.label_chains
@@ -247,19 +255,28 @@ class Dbm(FeedForward):
                 model = multimodal.gibbs(joint, model, self.config.steps)
                 self.chains.copy_(torch.cat(model[0][::2], 1))
                 self.label_chains.copy_(model[1])
-            deep, *labels = multimodal.contrast(data, multimodal.expected(joint, model))
-            parameters = [*self.weights, *self.biases, *self._label_parameters()]
-            gradients = self._decayed(parameters, [*deep.weights, *deep.biases, *labels])
+            deep, label_weight, label_bias = multimodal.contrast(data, multimodal.expected(joint, model))
+            # label units are a layer above the highest
+            moved = self._centred(Deep((*deep.weights, label_weight.T), (*deep.biases, label_bias)))
+            weights, biases = [*moved.weights[:-1], moved.weights[-1].T], list(moved.biases)
+            parameters = [*self.weights, self.label_weight, *self.biases, self.label_bias]
+            gradients = self._decayed(parameters, [*weights, *biases])
         return {"reconstruction": with_gradient(error, parameters, gradients)}
 
-    def _begin_chains(self, layers: list[Tensor], y: Tensor) -> None:
-        """When training of all layers begins, moves the chains from noise to draws given data, `SAMPLING_STEPS` on.
+    def _begin(self, layers: list[Tensor], y: Tensor) -> None:
+        """Follow the means given data; and when training of all layers begins, move the chains from noise to draws
+        given data, `SAMPLING_STEPS` on.
 
         Greedy layers make a machine that knows noise as well as data, and hardly ever goes from one to the other:
         chains that stayed there would be unlearned by units that are always on or always off.
         """
-        if not self.training or not len(y) or self.chains_began:
+        if not self.training or not len(y):
             return
+        means = torch.cat([*layers, y], 1).mean(0)
+        if self.chains_began:
+            self.offsets.lerp_(means, 1 - OFFSET_MEMORY)
+            return
+        self.offsets.copy_(means)
         rows = torch.arange(len(self.chains), device=y.device) % len(y)
         even = torch.cat(layers[::2], 1)[rows].bernoulli()
         if self.config.labels:
@@ -271,6 +288,11 @@ class Dbm(FeedForward):
             even = gibbs(folded(self.deep()), even, SAMPLING_STEPS)
         self.chains.copy_(even)
         self.chains_began.fill_(True)
+
+    def _centred(self, gradient: Deep) -> Deep:
+        if not self.config.centred:
+            return gradient
+        return centred(gradient, self.offsets.split(list(gradient.sizes)))
 
     def _decayed(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
         """With what weights, but not biases, decay by."""

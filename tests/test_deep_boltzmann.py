@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -97,6 +97,39 @@ def test_the_bound_is_the_mean_energy_and_entropy_of_independent_units():
     torch.testing.assert_close(deeps.bound(deep, v, means), (q * (weights[rows] - q.log())).sum().view(1))
 
 
+@every_depth
+def test_a_centred_step_is_the_step_of_the_machine_whose_units_are_centred(sizes: tuple[int, ...]):
+    """Of any function of the parameters: by autograd through those of the centred machine, which are carried back."""
+    deep, generator = tiny(sizes), torch.Generator().manual_seed(1)
+    offsets = [torch.rand(size, generator=generator, dtype=torch.float64) for size in sizes]
+    v = torch.rand(3, sizes[0], generator=generator, dtype=torch.float64)
+
+    def plain(weights: Sequence[Tensor], centred_biases: Sequence[Tensor]) -> Deep:
+        biases = list(centred_biases)
+        for number, weight in enumerate(weights):
+            biases[number] = biases[number] - offsets[number + 1] @ weight
+            biases[number + 1] = biases[number + 1] - weight @ offsets[number]
+        return Deep(tuple(weights), tuple(biases))
+
+    def value(machine: Deep) -> Tensor:
+        return deeps.bound(machine, v, deeps.mean_field(machine, v, 3)).sum()
+
+    leaves = [part.clone().requires_grad_() for part in (*deep.weights, *deep.biases)]
+    value(Deep(tuple(leaves[: len(deep.weights)]), tuple(leaves[len(deep.weights) :]))).backward()
+    grads = [leaf.grad for leaf in leaves if leaf.grad is not None]
+    found = deeps.centred(Deep(tuple(grads[: len(deep.weights)]), tuple(grads[len(deep.weights) :])), offsets)
+
+    zeros = [torch.zeros_like(weight) for weight in deep.weights]
+    shift = plain(deep.weights, [torch.zeros_like(bias) for bias in deep.biases]).biases
+    start = [*deep.weights, *(bias - moved for bias, moved in zip(deep.biases, shift, strict=True))]
+    leaves = [part.clone().requires_grad_() for part in start]
+    value(plain(leaves[: len(zeros)], leaves[len(zeros) :])).backward()
+    steps = [leaf.grad for leaf in leaves if leaf.grad is not None]
+    expected = plain(steps[: len(zeros)], steps[len(zeros) :])
+    for ours, theirs in zip((*found.weights, *found.biases), (*expected.weights, *expected.biases), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 # the learner
 
 BITS = ObservationSpec((5,), low=0.0, high=1.0)
@@ -122,7 +155,7 @@ def numpied(tensor: Tensor) -> np.ndarray:
 @pytest.mark.parametrize("hidden", [(4, 3), (4, 3, 2)])
 def test_the_gradient_is_chains_less_mean_field_statistics(hidden: tuple[int, ...]):
     """By loops over the examples and the chains, layer by layer."""
-    learner = make(hidden=hidden, l2=0.1)
+    learner = make(hidden=hidden, l2=0.1, centred=False)
     x = torch.rand(7, 5).round().double()
     learner.scale.double()
     torch.manual_seed(3)
@@ -157,6 +190,37 @@ def test_chains_move_in_training_only_and_by_gibbs_steps():
     learner.eval()
     learner.loss({"x": x})
     assert torch.equal(learner.chains, expected)
+
+
+@pytest.mark.parametrize("labels", [0, 2])
+def test_gradients_are_centred_by_means_given_data(labels: int):
+    x, label = torch.rand(7, 5).round().double(), torch.arange(7) % 2
+    grads, offsets = [], []
+    for centred in (False, True):
+        learner = make(labels=labels, centred=centred)
+        learner.scale.double()
+        torch.manual_seed(3)
+        learner.loss({"x": x, "label": label})["reconstruction"].backward()
+        grads.append({name: p.grad for name, p in learner.named_parameters() if p.grad is not None})
+        offsets.append(learner.offsets)
+        sizes = [5, 4, 3, *([labels] if labels else [])]
+        assert torch.equal(learner.offsets[:5], x.mean(0))
+        torch.testing.assert_close(learner.offsets[5:9], learner.eval()._settled(x, {"label": label})[0][1].mean(0))
+    weights = [grads[0][f"weights.{number}"] for number in range(2)]
+    biases = [grads[0][f"biases.{number}"] for number in range(3)]
+    if labels:
+        weights, biases = [*weights, grads[0]["label_weight"].T], [*biases, grads[0]["label_bias"]]
+    expected = deeps.centred(Deep(tuple(weights), tuple(biases)), offsets[1].split(sizes))
+    names = ["weights.0", "weights.1", "biases.0", "biases.1", "biases.2"]
+    for name, theirs in zip(names, [*expected.weights[:2], *expected.biases[:3]], strict=True):
+        torch.testing.assert_close(grads[1][name], theirs)
+    if labels:
+        torch.testing.assert_close(grads[1]["label_weight"], expected.weights[2].T)
+        torch.testing.assert_close(grads[1]["label_bias"], expected.biases[3])
+    learner.train()
+    before = learner.offsets.clone()
+    learner.loss({"x": torch.zeros(4, 5).double(), "label": label[:4]})
+    torch.testing.assert_close(learner.offsets[:5], 0.99 * before[:5])
 
 
 @pytest.mark.parametrize("labels", [0, 2])

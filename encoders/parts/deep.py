@@ -97,3 +97,20 @@ def bound(deep: Deep, v: Tensor, means: Sequence[Tensor]) -> Tensor:
 def entropy(means: Tensor) -> Tensor:
     """Of independent bits of these means `[N, D]`, in nats, `[N]`."""
     return -(torch.special.xlogy(means, means) + torch.special.xlogy(1 - means, 1 - means)).sum(1)
+
+
+def centred(gradient: Deep, offsets: Sequence[Tensor]) -> Deep:
+    """The step that moves this machine as `gradient` moves the same machine written with units less their `offsets`,
+    one `[size]` for each layer (Montavon & Müller 2012; Melchior, Fischer & Wiskott 2016, JMLR 17, no. 99).
+
+    As the gradient is, a weight between two units changes whenever the mean of one of them does, though they tell
+    nothing of each other: high layers come to hold still, and to be no more than biases of the ones below.
+    """
+    weights, biases = list[Tensor](), list(gradient.biases)
+    for number, weight in enumerate(gradient.weights):
+        below, above = offsets[number : number + 2]
+        weight = weight - torch.outer(gradient.biases[number + 1], below) - torch.outer(above, gradient.biases[number])
+        weights.append(weight)
+        biases[number] = biases[number] - above @ weight
+        biases[number + 1] = biases[number + 1] - weight @ below
+    return Deep(tuple(weights), tuple(biases))
