@@ -152,7 +152,7 @@ def _memory_recipes() -> dict[tuple[str, str], Recipe]:
     # vectors are written to places that follow from their priorities, which heads must reach in one step
     recipes["priority-sort", "ntm"] = Recipe(
         {**run, **calm, "learning_rate": 2e-3, "epochs": 80},
-        encoder_config={**ntm, "read_heads": 4, "write_heads": 2, "shift": 32},
+        encoder_config={**ntm, "hidden": 256, "read_heads": 5, "write_heads": 3, "shift": 32},
     )
     # an item is known by its three vectors together, which a controller without a state of its own cannot ask for
     recall = {**dnc, "read_heads": 2, "hidden": 64, "controller": "lstm"}
