@@ -18,10 +18,11 @@ from ..encoders.base import Encoder
 from ..envs.errors import UserError
 from ..envs.spec import EnvSpec
 from .base import Agent, Metrics
-from .parts.actor_critic import RolloutAgent, RolloutSettings, check_window
+from .parts.actor_critic import ActorCriticAgent, PolicySettings
 from .parts.compute import Compute
 from .parts.policy_losses import entropy_loss, normalise, policy_gradient_loss, value_loss
 from .parts.returns import gae
+from .parts.rollout_agent import check_window
 from .parts.rollouts import Rollout
 from .parts.settings import check_settings
 
@@ -29,7 +30,7 @@ kind = "advantage actor-critic, synchronous: n-step or generalised advantages, w
 
 
 @dataclass(frozen=True)
-class Config(RolloutSettings):
+class Config(PolicySettings):
     learning_rate: float = 7e-4
     optimizer: Literal["rmsprop", "adam"] = "rmsprop"
     optimizer_epsilon: float = 1e-5  # RMSProp: inside the root; Adam: outside
@@ -44,7 +45,7 @@ class Config(RolloutSettings):
     clip_rewards: bool = False  # learn from rewards clipped to [-1, 1] (Atari); scores are never clipped
 
 
-class A2C(RolloutAgent):
+class A2C(ActorCriticAgent):
     """Learns from each rollout once. Whoever applies gradients elsewhere calls `finished` and `accumulate` instead of
     `update`."""
 

@@ -16,9 +16,9 @@ from ..encoders.base import Encoder
 from ..envs.spec import EnvSpec
 from . import a2c
 from .base import Agent
-from .parts.actor_critic import check_window
 from .parts.actor_learner import ActorLearner
 from .parts.compute import Compute
+from .parts.rollout_agent import check_window
 from .parts.settings import check_settings
 
 kind = "advantage actor-critic, asynchronous: actor-learners on shared parameters (--workers N), with any memory"

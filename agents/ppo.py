@@ -21,7 +21,7 @@ from torch import Tensor
 from ..encoders.base import Encoder
 from ..envs.spec import EnvSpec
 from .base import Agent, Metrics
-from .parts.actor_critic import RolloutAgent, RolloutSettings, check_window
+from .parts.actor_critic import ActorCriticAgent, PolicySettings
 from .parts.compute import Compute
 from .parts.distributions import Categorical, Gaussian
 from .parts.policy_losses import (
@@ -34,6 +34,7 @@ from .parts.policy_losses import (
     value_loss,
 )
 from .parts.returns import gae
+from .parts.rollout_agent import check_window
 from .parts.rollouts import Rollout, minibatches
 from .parts.settings import check_settings
 
@@ -41,7 +42,7 @@ kind = "proximal policy optimisation: clipped surrogate, generalised advantages,
 
 
 @dataclass(frozen=True)
-class Config(RolloutSettings):
+class Config(PolicySettings):
     learning_rate: float = 2.5e-4  # Adam
     adam_epsilon: float = 1e-5  # Adam's denominator floor
     discount: float = 0.99  # per step
@@ -59,7 +60,7 @@ class Config(RolloutSettings):
     clip_rewards: bool = False  # learn from rewards clipped to [-1, 1] (Atari); scores are never clipped
 
 
-class PPO(RolloutAgent):
+class PPO(ActorCriticAgent):
     """Learns from each rollout several times."""
 
     config: Config

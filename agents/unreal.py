@@ -23,7 +23,6 @@ from ..envs.errors import SpecError, UserError
 from ..envs.spec import EnvSpec
 from . import a2c
 from .base import Agent, Metrics
-from .parts.actor_critic import check_window
 from .parts.auxiliary_tasks import (
     AuxiliaryTask,
     AuxiliaryTasks,
@@ -38,6 +37,7 @@ from .parts.compute import Compute
 from .parts.experience import Experience, StoredState
 from .parts.pixel_control import FeatureControl, PixelControl
 from .parts.reward_prediction import RewardPrediction
+from .parts.rollout_agent import check_window
 from .parts.rollouts import Rollout
 from .parts.settings import check_settings
 

@@ -1,4 +1,4 @@
-"""Breakout: DQN with its best switches, and PPO; whole games, unclipped."""
+"""Breakout: DQN with its best switches, PPO and PQN; whole games, unclipped."""
 
 from __future__ import annotations
 
@@ -14,18 +14,20 @@ from .parts.groups import Group, curves_of, runs_of, score_table, single_seed_no
 from .parts.plan import BenchOptions, Outcome, Run
 from .parts.report import Report, curve_figure
 
-kind = "Breakout: DQN with its best switches, and PPO; 30 whole games afterwards (two to four hours per run)"
+kind = "Breakout: DQN with its best switches, PPO and PQN; 30 whole games afterwards (two to four hours per run)"
 
 ENV, HUMAN, SEEDS = "ALE/Breakout-v5", 30.5, 1  # human score: Mnih et al. 2015, extended data table 2
-PPO_STEPS = 5_000_000  # half of its preset's: what fits into a few hours
+ROLLOUT_STEPS = 5_000_000  # of PPO and PQN, half of their presets': what fits into a few hours
 
 
 def _groups(options: BenchOptions) -> dict[str, Group]:
-    ppo_steps = options.steps or PPO_STEPS
-    decay = ("--learning-rate-decay-steps", str(ppo_steps))
+    steps = options.steps or ROLLOUT_STEPS
+    decay = ("--learning-rate-decay-steps", str(steps))
+    explore = ("--epsilon-decay-steps", str(steps // 10))  # as the paper has it
     return {
         "dqn": Group("dqn", default_plan("dqn", ENV).run.steps, train("dqn", ENV), most_threads=None),
-        "ppo": Group("ppo", ppo_steps, train("ppo", ENV, *decay), most_threads=None),
+        "ppo": Group("ppo", steps, train("ppo", ENV, *decay), most_threads=None),
+        "pqn": Group("pqn", steps, train("pqn", ENV, *decay, *explore), most_threads=None),
     }
 
 

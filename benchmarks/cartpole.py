@@ -1,4 +1,4 @@
-"""CartPole-v1: final parameters, 100 greedy episodes on fresh seeds, for DQN, REINFORCE and a peer."""
+"""CartPole-v1: final parameters, 100 greedy episodes on fresh seeds, for DQN, PQN, REINFORCE and a peer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .parts.groups import Group, curves_of, runs_of, score_table, single_seed_no
 from .parts.plan import BenchOptions, Outcome, Run
 from .parts.report import Report, Table, by_group, curve_figure, number, speeds
 
-kind = "CartPole-v1: DQN and REINFORCE to 475 of 500, on every seed"
+kind = "CartPole-v1: DQN, PQN and REINFORCE to 475 of 500, on every seed"
 
 ENV, SOLVED, SEEDS = "CartPole-v1", 475, 5
 # The recipe that this project began with: two layers of 16 units, Adam 1e-3, discount 0.98, 8 episodes per update,
@@ -21,6 +21,7 @@ ENV, SOLVED, SEEDS = "CartPole-v1", 475, 5
 BOOK = "--encoder.hidden 16 16 --learning-rate 1e-3 --discount 0.98 --episodes-per-update 8 --baseline none"
 GROUPS = {
     "dqn": Group("dqn", 50_000, train("dqn", ENV)),
+    "pqn": Group("pqn", 300_000, train("pqn", ENV)),
     "reinforce": Group("reinforce with baseline", 300_000, train("reinforce", ENV)),
     "reinforce-book": Group(
         "reinforce, the book's recipe",
@@ -51,7 +52,11 @@ def report(outcomes: Sequence[Outcome], options: BenchOptions) -> Report:
         tables.append(_speed_table(done))
     figures = {}
     curves = curves_of(groups, outcomes)
-    for stem, names in (("dqn", ("dqn", "dqn-plain", "sb3-dqn")), ("reinforce", ("reinforce", "reinforce-book"))):
+    for stem, names in (
+        ("dqn", ("dqn", "dqn-plain", "sb3-dqn")),
+        ("pqn", ("pqn",)),
+        ("reinforce", ("reinforce", "reinforce-book")),
+    ):
         chosen = {groups[name].label: curves[groups[name].label] for name in names if groups[name].label in curves}
         if chosen:
             steps = options.steps or groups[names[0]].steps

@@ -1,4 +1,5 @@
-"""What the tests of rollouts and of the agents that use them share: random steps, their episodes, two encoders."""
+"""What the tests of rollouts and of the agents that use them share: random steps, their episodes, two encoders, and
+who acts in given steps."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from saccade.agents.parts.episodes import Episode
-from saccade.encoders.base import Encoder, FeedForward, keep_state, reset_state
+from saccade.encoders.base import Encoder, FeedForward, Inputs, keep_state, reset_state
 from saccade.envs.base import Step
 from saccade.envs.spec import ActionSpec, EnvSpec, ObservationSpec
 from torch import nn
@@ -79,6 +80,40 @@ def random_steps(
         ended = terminated | truncated
         begins[index] = ~valid | ended
         ignored[index] = ended & (rng.random(size) < 0.5)
+
+
+def connected(count, seed=0, spec=SPEC):
+    """Random steps whose observations follow from one another."""
+    steps = list(random_steps(count, seed=seed, spec=spec))
+    for before, after in itertools.pairwise(steps):
+        after.obs[~after.reset] = before.next_obs[~after.reset]
+    return steps
+
+
+class Player:
+    """Lets an agent act in given steps, as the loop does, and keeps what a memory would read."""
+
+    def __init__(self, agent):
+        self.agent, self.state = agent, agent.initial_state(3)
+        self.last = np.zeros((3, *agent.spec.action.shape), np.float32), np.zeros(3, np.float32)
+
+    def act(self, step):
+        action, reward = (torch.from_numpy(x)[None] for x in self.last)
+        inputs = Inputs(torch.from_numpy(step.obs)[None], action, reward)
+        return self.agent.act(inputs, self.state, torch.from_numpy(step.reset)[None], explore=True)
+
+    def play(self, steps):
+        """The steps as they were observed: with the agent's own actions."""
+        observed = []
+        for step in steps:
+            acted = self.act(step)
+            step = step._replace(action=acted.action, extras=acted.extras)
+            self.agent.observe(step)
+            self.state = acted.state
+            goes_on = ~(step.ended | ~step.valid)
+            self.last = (step.action.T * goes_on).T.astype(np.float32), step.reward * goes_on
+            observed.append(step)
+        return observed
 
 
 def naive_episodes(steps: Iterable[Step]) -> list[Episode]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from rollouts import BOX, SPEC, Dense, Recurrent, random_steps
+from rollouts import BOX, SPEC, Dense, Player, Recurrent, connected
 from saccade.agents import a2c, ppo
 from saccade.agents.parts.compute import Compute
 from saccade.encoders.base import Inputs
@@ -28,40 +28,6 @@ def make_agent(module, config=None, encoder=None, spec=SPEC, seed=0):
         for parameter in (*agent.network.head.parameters(), *agent.network.value.parameters()):
             parameter.normal_()
     return agent
-
-
-def connected(count, seed=0, spec=SPEC):
-    """Random steps whose observations follow from one another."""
-    steps = list(random_steps(count, seed=seed, spec=spec))
-    for before, after in itertools.pairwise(steps):
-        after.obs[~after.reset] = before.next_obs[~after.reset]
-    return steps
-
-
-class Player:
-    """Lets an agent act in given steps, as the loop does, and keeps what a memory would read."""
-
-    def __init__(self, agent):
-        self.agent, self.state = agent, agent.initial_state(3)
-        self.last = np.zeros((3, *agent.spec.action.shape), np.float32), np.zeros(3, np.float32)
-
-    def act(self, step):
-        action, reward = (torch.from_numpy(x)[None] for x in self.last)
-        inputs = Inputs(torch.from_numpy(step.obs)[None], action, reward)
-        return self.agent.act(inputs, self.state, torch.from_numpy(step.reset)[None], explore=True)
-
-    def play(self, steps):
-        """The steps as they were observed: with the agent's own actions."""
-        observed = []
-        for step in steps:
-            acted = self.act(step)
-            step = step._replace(action=acted.action, extras=acted.extras)
-            self.agent.observe(step)
-            self.state = acted.state
-            goes_on = ~(step.ended | ~step.valid)
-            self.last = (step.action.T * goes_on).T.astype(np.float32), step.reward * goes_on
-            observed.append(step)
-        return observed
 
 
 def naive_columns(agent, network, steps, start, last):

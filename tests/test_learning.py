@@ -35,6 +35,13 @@ QUICK: dict[str, dict[str, Any]] = {  # settings to learn in a second or two; of
     "a2c": {"learning_rate": 5e-3},
     "a3c": {"learning_rate": 5e-3},
     "ppo": {"learning_rate": 5e-3, "rollout_steps": 16},
+    "pqn": {
+        "learning_rate": 5e-3,
+        "rollout_steps": 8,
+        "minibatches": 4,
+        "epsilon_final": 0.2,
+        "epsilon_decay_steps": 1000,
+    },
     "unreal": {"learning_rate": 5e-3, "rollout_steps": 5, "sequence_length": 5, "replay_capacity": 2000},
 }
 WITHOUT_MEMORY = sorted({*list_agents()} - {"drqn"})  # of drqn see test_drqn_learning.py
