@@ -129,9 +129,9 @@ ROWS = {
         Setting(
             "DBM 500-1000, fine-tuned",
             "deep_boltzmann",
-            200,
+            150,
             words(
-                "--encoder.hidden 500 1000 --encoder.joint 3 --encoder.binarise dynamic --encoder.gain 20 "
+                "--encoder.hidden 500 1000 --encoder.joint 3 --encoder.binarise dynamic --encoder.gain 50 "
                 f"--schedule linear {PLAIN}"
             ),
         ),
