@@ -186,7 +186,7 @@ PRESETS: dict[str, Preset] = {
     "pqn-atari": Preset(
         "pqn",
         "ALE/*",
-        "Gallici et al. 2024, for runs of 10 million steps",
+        "Gallici et al. 2024 and their code, but a falling rate",
         agent_config={"learning_rate_decay_steps": 10_000_000, "epsilon_decay_steps": 1_000_000, "clip_rewards": True},
         encoder_config={"layer_norm": True},
         run={"num_envs": 128, "steps": 10_000_000, "evaluate_episodes": 30, "evaluate_epsilon": 0.01},
