@@ -27,6 +27,7 @@ class Config:
     widths: tuple[int, ...] = (3, 4, 5)  # steps that a filter reads (Kim 2014, section 3.1)
     filters: int = 100  # of each width; features: as many times the number of widths
     embedding: int = 128  # width of a token's learned vector (Kim: 300); 0 = one-hot
+    scale: float = 0.1  # standard deviation of the vectors' numbers at first (Kim: .14); larger ones are learned slowly
     input_dropout: float = 0.0  # of what the filters read
     output_dropout: float = 0.0  # of the features (Kim: 0.5)
 
@@ -39,6 +40,8 @@ class TextConv(Encoder):
         super().__init__()
         self.config = config
         self.reader = Reader(spec, config.embedding, "textconv")
+        if self.reader.table is not None:
+            nn.init.normal_(self.reader.table.weight, std=config.scale)
         self.filters = nn.ModuleList(nn.Conv1d(self.reader.size, config.filters, width) for width in config.widths)
         self.feature_shape = (config.filters * len(config.widths),)
         self.past = max(config.widths) - 1
@@ -80,6 +83,8 @@ def build(config: Config, spec: ObservationSpec) -> TextConv:
     sense."""
     if not config.widths or min(config.widths) < 1 or config.filters < 1:
         raise UserError("textconv: widths must be one or more positive numbers of steps, filters positive")
+    if not config.scale > 0:
+        raise UserError(f"textconv: scale must be positive, not {config.scale}")
     if not (0 <= config.input_dropout < 1 and 0 <= config.output_dropout < 1):
         raise UserError("textconv: input_dropout and output_dropout must be at least 0 and below 1")
     return TextConv(config, spec)

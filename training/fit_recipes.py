@@ -234,7 +234,7 @@ def _review_recipes() -> dict[tuple[str, str], Recipe]:
     }
     recipes["imdb", "textconv"] = Recipe(
         {**run, "epochs": 4, "learning_rate": 1e-3, "average": 0.98},
-        encoder_config={"widths": (2, 3, 4), "filters": 100, "input_dropout": 0.5, "output_dropout": 0.5},
+        encoder_config={"widths": (2, 3, 4), "filters": 100, "input_dropout": 0.2, "output_dropout": 0.5},
     )
     recipes["imdb", "bag"] = Recipe(
         {**run, "epochs": 8, "learning_rate": 3e-3},
