@@ -122,6 +122,12 @@ def test_they_refuse_what_makes_no_sense():
     for config in (BagConfig(pairs=-1), BagConfig(scale=0.0), BagConfig(output_dropout=1.0)):
         with pytest.raises(UserError, match="bag"):
             make_encoder("bag", TOKENS, config)
-    for conv in (ConvConfig(widths=()), ConvConfig(widths=(0,)), ConvConfig(filters=0), ConvConfig(input_dropout=1.0)):
+    for conv in (
+        ConvConfig(widths=()),
+        ConvConfig(widths=(0,)),
+        ConvConfig(filters=0),
+        ConvConfig(scale=0.0),
+        ConvConfig(input_dropout=1.0),
+    ):
         with pytest.raises(UserError, match="textconv"):
             make_encoder("textconv", TOKENS, conv)
