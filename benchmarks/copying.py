@@ -48,7 +48,7 @@ GROUPS = {
         for task in ("copy", "associative-recall", "priority-sort")
     },
 }
-# its eight heads take twice as long without
+# the longest of these runs; compiled, a step takes less time
 GROUPS["priority-sort-ntm"] = GROUPS["priority-sort-ntm"]._replace(
     arguments=("priority-sort", "--encoder", "ntm", "--compile")
 )
