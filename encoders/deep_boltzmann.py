@@ -258,9 +258,8 @@ class Dbm(FeedForward):
             deep, label_weight, label_bias = multimodal.contrast(data, multimodal.expected(joint, model))
             # label units are a layer above the highest
             moved = self._centred(Deep((*deep.weights, label_weight.T), (*deep.biases, label_bias)))
-            weights, biases = [*moved.weights[:-1], moved.weights[-1].T], list(moved.biases)
             parameters = [*self.weights, self.label_weight, *self.biases, self.label_bias]
-            gradients = self._decayed(parameters, [*weights, *biases])
+            gradients = self._decayed(parameters, [*moved.weights[:-1], moved.weights[-1].T, *moved.biases])
         return {"reconstruction": with_gradient(error, parameters, gradients)}
 
     def _begin(self, layers: list[Tensor], y: Tensor) -> None:

@@ -131,7 +131,7 @@ def test_exploration_falls_and_greedy_actions_do_not_explore():
 
 def test_it_goes_on_from_a_saved_state():
     agent, steps = make_agent(), connected(3 * STEPS)
-    Player(agent).play(steps[: STEPS + 2][:STEPS])
+    Player(agent).play(steps[:STEPS])
     agent.update()
     other = make_agent()
     other.load_state_dict(copy.deepcopy(agent.state_dict()))

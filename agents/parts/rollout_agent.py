@@ -54,9 +54,9 @@ class _Acted(NamedTuple):
 class RolloutAgent(Agent):
     """Gathers rollouts of what it does.
 
-    A subclass makes its `network`, places it, and makes `optimisers`; it says in `choose` what it does, and in `update`
-    what it learns of a rollout that `finished` gives it. While the emulators run on the first action of a rollout, the
-    update of the one before takes place; that action was chosen by the parameters before it.
+    A subclass makes its `network` and `optimisers`; it says in `choose` what it does, and in `update` what it learns of
+    a rollout that `finished` gives it. While the emulators run on the first action of a rollout, the update of the one
+    before takes place; that action was chosen by the parameters before it.
     """
 
     config: RolloutSettings
